@@ -1,0 +1,126 @@
+//! Protocol eras and the headers that the modern era mirrors from the body.
+//!
+//! *Legacy*: revisions up to 2025-11-25, which open with `initialize`. *Modern*: 2026-07-28 and later, where every
+//! request names its version in `_meta` (MCP 2026-07-28 "Versioning and Compatibility").
+//!
+//! This file answers two questions about one message: which era is it of, and which headers go with it. The
+//! translation between eras is not here.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The first revision without a handshake.
+pub const MODERN: &str = "2026-07-28";
+/// The only revision whose clients and servers exchange batches (MCP 2025-03-26 "Batching").
+pub const BATCHING: &str = "2025-03-26";
+/// Errors that only a server of the modern era makes (2026-07-28 "Error Codes"): header mismatch, missing capability,
+/// unsupported version.
+pub const MODERN_ERRORS: [i64; 3] = [-32020, -32021, -32022];
+
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// Bytes of a name or URI that are mirrored into `Mcp-Name`; beyond it a server would refuse the header anyway.
+const MAX_MIRRORED: usize = 8 * 1024;
+
+/// The headers of one modern request (2026-07-28 "Request Metadata").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModernHeaders {
+    /// `MCP-Protocol-Version`, from `_meta`.
+    pub version: String,
+    /// `Mcp-Method`.
+    pub method: String,
+    /// `Mcp-Name` for `tools/call`, `prompts/get` and `resources/read`, encoded.
+    pub name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Params<'a> {
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
+}
+
+/// The headers of a request that names a protocol version in its `_meta`; `None` for a legacy message. The version is not
+/// judged: a version that the server does not know is the server's to refuse.
+pub fn modern_headers(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> {
+    let params = params?.get();
+    // Cheap test first: most messages are legacy, and some are large. The key's slash may be escaped, so look for what is before it.
+    memchr::memmem::find(params.as_bytes(), b"io.modelcontextprotocol")?;
+    let params: Params = serde_json::from_str(params).ok()?;
+    let version = serde_json::from_str::<String>(params.meta?.get(META_VERSION)?.get()).ok()?;
+    let mirrored = match method {
+        "tools/call" | "prompts/get" => params.name,
+        "resources/read" => params.uri,
+        _ => None,
+    };
+    let name = mirrored.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    Some(ModernHeaders {
+        version: header_value(&version),
+        method: header_value(method),
+        name: name.filter(|name| name.len() <= MAX_MIRRORED).map(|name| header_value(&name)),
+    })
+}
+
+/// A text as a header value: as it is where it is plain visible ASCII, else in the Base64 sentinel form
+/// (2026-07-28 "Value Encoding").
+pub fn header_value(text: &str) -> String {
+    let plain = text.bytes().all(|byte| matches!(byte, 0x20..=0x7E | b'\t'))
+        && !text.starts_with([' ', '\t'])
+        && !text.ends_with([' ', '\t'])
+        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    if plain {
+        return text.to_owned();
+    }
+    format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(text))
+}
+
+/// Whether a JSON-RPC error body can only come from a modern server: then a failed `initialize` is no reason to try the older
+/// transport (2026-07-28 "Streamable HTTP", Backward Compatibility).
+pub fn is_modern_error(code: i64) -> bool {
+    MODERN_ERRORS.contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(method: &str, params: &str) -> Option<ModernHeaders> {
+        let raw: &RawValue = serde_json::from_str(params).expect("JSON");
+        modern_headers(method, Some(raw))
+    }
+
+    #[test]
+    fn only_a_version_in_meta_makes_a_request_modern() {
+        let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        let made = headers("tools/call", &format!("{{\"name\":\"add\",{meta}}}")).expect("modern");
+        assert_eq!((made.version.as_str(), made.method.as_str(), made.name.as_deref()), (MODERN, "tools/call", Some("add")));
+        let made = headers("resources/read", &format!("{{\"uri\":\"file:///a b\",{meta}}}")).expect("modern");
+        assert_eq!(made.name.as_deref(), Some("file:///a b"));
+        assert_eq!(headers("tools/list", &format!("{{\"name\":\"x\",{meta}}}")).expect("modern").name, None);
+        let escaped = r#"{"_meta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}"#;
+        assert!(headers("ping", escaped).is_some(), "an escaped slash is the same key");
+        assert!(headers("tools/call", r#"{"name":"io.modelcontextprotocol/protocolVersion"}"#).is_none());
+        assert!(headers("initialize", r#"{"protocolVersion":"2025-11-25"}"#).is_none());
+        assert!(modern_headers("ping", None).is_none());
+    }
+
+    #[test]
+    fn values_are_encoded_as_the_specification_shows() {
+        let table = [
+            ("us-west1", "us-west1"),
+            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            (" padded ", "=?base64?IHBhZGRlZCA=?="),
+            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+        ];
+        for (text, expected) in table {
+            assert_eq!(header_value(text), expected);
+        }
+    }
+}
