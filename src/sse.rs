@@ -16,11 +16,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_event: 64 << 20,
-            max_id: 4096,
-            max_name: 256,
-        }
+        Self { max_event: 64 << 20, max_id: 4096, max_name: 256 }
     }
 }
 
@@ -71,9 +67,7 @@ impl Decoder {
     }
     /// Takes the next bytes; finished events are appended to `out`.
     pub fn push(&mut self, _chunk: &[u8], _out: &mut Vec<Event>) -> Result<(), SseError> {
-        Err(SseError::TooLarge {
-            limit: self.limits.max_event,
-        })
+        Err(SseError::TooLarge { limit: self.limits.max_event })
     }
     /// The id for `Last-Event-ID`.
     pub fn last_event_id(&self) -> Option<&str> {
