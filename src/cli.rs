@@ -50,10 +50,10 @@ pub const MAX_READ: usize = headers::MAX_FILE_BYTES;
 /// Longest pattern of `--allow-tool` and `--ignore-tool`: tool names have at most 128 characters (MCP 2025-11-25).
 const MAX_PATTERN_BYTES: usize = 256;
 
-const NOT_NPX: &str = "Leave out npx, its flags and mcp-remote; what remains is: mcp-drawbridge https://example.com/mcp";
+const NOT_NPX: &str =
+    "Leave out npx, its flags and mcp-remote; what remains is: mcp-drawbridge https://example.com/mcp";
 
-const QUOTE: &str =
-    "A header with a space must be one argument: quote it, or write Authorization:${AUTH}.";
+const QUOTE: &str = "A header with a space must be one argument: quote it, or write Authorization:${AUTH}.";
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -80,10 +80,7 @@ pub struct UsageError {
 impl UsageError {
     /// An error from its two lines.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self { message: message.into(), hint: hint.into() }
     }
 }
 
@@ -116,10 +113,7 @@ pub fn parse(
     }
     // As in mcp-remote, wherever they stand and whatever else is wrong.
     let asks = |long: &str, short: &str| {
-        arguments
-            .iter()
-            .take_while(|text| *text != "--")
-            .any(|text| text == long || text == short)
+        arguments.iter().take_while(|text| *text != "--").any(|text| text == long || text == short)
     };
     if asks("--help", "-h") {
         return Ok(Command::Help(flags::help()));
@@ -148,9 +142,7 @@ pub fn parse(
         server_text,
         callback_port,
         headers: headers.headers,
-        transport: once
-            .read("--transport", &flags.transport, transport)?
-            .unwrap_or_default(),
+        transport: once.read("--transport", &flags.transport, transport)?.unwrap_or_default(),
         allow_http: flags.allow_http,
         tool_rules: ToolRules {
             allow: patterns("--allow-tool", &flags.allow_tool)?,
@@ -166,40 +158,24 @@ pub fn parse(
         headers_timeout: once
             .read("--headers-timeout", &flags.headers_timeout, values::limit)?
             .unwrap_or(Some(HEADERS_TIMEOUT)),
-        body_timeout: once
-            .read("--body-timeout", &flags.body_timeout, values::limit)?
-            .flatten(),
-        request_timeout: once
-            .read("--request-timeout", &flags.request_timeout, values::limit)?
-            .flatten(),
+        body_timeout: once.read("--body-timeout", &flags.body_timeout, values::limit)?.flatten(),
+        request_timeout: once.read("--request-timeout", &flags.request_timeout, values::limit)?.flatten(),
         initialize_timeout: once
-            .read(
-                "--initialize-timeout",
-                &flags.initialize_timeout,
-                values::period,
-            )?
+            .read("--initialize-timeout", &flags.initialize_timeout, values::period)?
             .unwrap_or(INITIALIZE_TIMEOUT),
-        drain: once
-            .read("--drain", &flags.drain, values::wait)?
-            .unwrap_or(DRAIN),
-        max_message: once
-            .read("--max-message", &flags.max_message, values::size)?
-            .unwrap_or(MAX_MESSAGE),
+        drain: once.read("--drain", &flags.drain, values::wait)?.unwrap_or(DRAIN),
+        max_message: once.read("--max-message", &flags.max_message, values::size)?.unwrap_or(MAX_MESSAGE),
         cookies: !flags.disable_cookies,
         proxy,
         no_proxy,
         ca_files: paths("--ca-file", &flags.ca_file)?,
-        env_ca_file: env("NODE_EXTRA_CA_CERTS")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from),
+        env_ca_file: env("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()).map(PathBuf::from),
         client_identity: network::identity(certificate, key)?,
         ipv4: flags.ipv4,
         log: LogOptions {
             debug: flags.debug,
             silent: flags.silent,
-            format: once
-                .read("--log-format", &flags.log_format, log_format)?
-                .unwrap_or_default(),
+            format: once.read("--log-format", &flags.log_format, log_format)?.unwrap_or_default(),
             file: once.read("--log-file", &flags.log_file, path)?,
         },
         state_dir: state_dir::find(state_dir::Platform::HERE, env)?,
@@ -216,10 +192,7 @@ struct Once<'a> {
 impl Once<'_> {
     fn take<'v>(&mut self, flag: &str, values: &'v [String]) -> Option<&'v str> {
         if values.len() > 1 {
-            self.notes.push(format!(
-                "{flag} is given {} times, the first counts",
-                values.len()
-            ));
+            self.notes.push(format!("{flag} is given {} times, the first counts", values.len()));
         }
         values.first().map(String::as_str)
     }
@@ -230,9 +203,7 @@ impl Once<'_> {
         values: &[String],
         parse: fn(&str, &str) -> Result<T, UsageError>,
     ) -> Result<Option<T>, UsageError> {
-        self.take(flag, values)
-            .map(|text| parse(flag, text))
-            .transpose()
+        self.take(flag, values).map(|text| parse(flag, text)).transpose()
     }
 }
 
@@ -248,33 +219,25 @@ fn positionals(flags: &Flags) -> Result<(String, url::Url, Option<u16>), UsageEr
     let port = positionals.next();
     if positionals.next().is_some() {
         return Err(UsageError::new(
-            format!(
-                "there are {} arguments besides the flags",
-                flags.positionals.len()
-            ),
+            format!("there are {} arguments besides the flags", flags.positionals.len()),
             format!("A server URL and a callback port can stand there. {QUOTE}"),
         ));
     }
     let port = port.map(|text| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u16>()
-            .ok()
-            .filter(|port| digits && *port != 0)
-            .ok_or_else(|| {
-                UsageError::new(
-                    "the second argument is not a callback port",
-                    format!("A port is a number from 1 to 65535. {QUOTE}"),
-                )
-            })
+        text.parse::<u16>().ok().filter(|port| digits && *port != 0).ok_or_else(|| {
+            UsageError::new(
+                "the second argument is not a callback port",
+                format!("A port is a number from 1 to 65535. {QUOTE}"),
+            )
+        })
     });
     Ok((server_text.clone(), server, port.transpose()?))
 }
 
 fn proxies(flags: &Flags, once: &mut Once<'_>) -> Result<(Proxy, Vec<String>), UsageError> {
     let no_proxy = network::no_proxy(&flags.no_proxy)?;
-    let proxy = once
-        .read("--proxy", &flags.proxy, |_, text| network::proxy(text))?
-        .unwrap_or_default();
+    let proxy = once.read("--proxy", &flags.proxy, |_, text| network::proxy(text))?.unwrap_or_default();
     if no_proxy.iter().any(|host| host == "*") {
         return Ok((Proxy::Off, no_proxy));
     }
@@ -292,11 +255,7 @@ fn transport(flag: &str, text: &str) -> Result<TransportStrategy, UsageError> {
 }
 
 fn log_format(flag: &str, text: &str) -> Result<LogFormat, UsageError> {
-    values::choice(
-        flag,
-        text,
-        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-    )
+    values::choice(flag, text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
 }
 
 fn patterns(flag: &str, texts: &[String]) -> Result<Vec<String>, UsageError> {
@@ -313,10 +272,7 @@ fn patterns(flag: &str, texts: &[String]) -> Result<Vec<String>, UsageError> {
 
 fn path(flag: &str, text: &str) -> Result<PathBuf, UsageError> {
     if text.is_empty() || text.contains('\0') {
-        return Err(UsageError::new(
-            format!("{flag} needs the path of a file"),
-            format!("Write {flag} FILE."),
-        ));
+        return Err(UsageError::new(format!("{flag} needs the path of a file"), format!("Write {flag} FILE.")));
     }
     Ok(PathBuf::from(text))
 }

@@ -134,10 +134,7 @@ pub struct HttpResponse {
 impl HttpResponse {
     /// The next piece of the decoded body, `None` at its proper end. A body that was cut is an error.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
-        self.body
-            .chunk()
-            .await
-            .map_err(|e| HttpError::classify(e, &self.url))
+        self.body.chunk().await.map_err(|e| HttpError::classify(e, &self.url))
     }
 
     /// The whole body, at most `limit` decoded bytes.
@@ -180,9 +177,7 @@ impl HttpClient {
             .connect_timeout(options.connect_timeout)
             .build()
             .map_err(|e| HttpError::usage(e.to_string()))?;
-        Ok(Self {
-            inner: Arc::new(client),
-        })
+        Ok(Self { inner: Arc::new(client) })
     }
 
     /// Sends one request and waits for the response head.
@@ -193,16 +188,7 @@ impl HttpClient {
         if !request.body.is_empty() {
             *out.body_mut() = Some(request.body.into());
         }
-        let mut body = self
-            .inner
-            .execute(out)
-            .await
-            .map_err(|e| HttpError::classify(e, &url))?;
-        Ok(HttpResponse {
-            status: body.status(),
-            headers: std::mem::take(body.headers_mut()),
-            url,
-            body,
-        })
+        let mut body = self.inner.execute(out).await.map_err(|e| HttpError::classify(e, &url))?;
+        Ok(HttpResponse { status: body.status(), headers: std::mem::take(body.headers_mut()), url, body })
     }
 }

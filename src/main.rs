@@ -25,8 +25,6 @@ fn main() -> ExitCode {
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(cli::MAX_READ as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(cli::MAX_READ as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

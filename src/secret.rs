@@ -96,8 +96,7 @@ impl fmt::Debug for SafeUrl<'_> {
 fn looks_random(segment: &str) -> bool {
     segment.len() >= SECRET_SEGMENT_BYTES
         && (segment.bytes().any(|b| b.is_ascii_digit())
-            || (segment.bytes().any(|b| b.is_ascii_lowercase())
-                && segment.bytes().any(|b| b.is_ascii_uppercase())))
+            || (segment.bytes().any(|b| b.is_ascii_lowercase()) && segment.bytes().any(|b| b.is_ascii_uppercase())))
 }
 
 /// Shows a text of the peer or the user on one line: control characters escaped, at most [`MAX_TEXT_CHARS`].
@@ -180,10 +179,7 @@ mod tests {
     #[test]
     fn a_secret_shows_nothing() {
         let secret = Secret::new("hunter2");
-        assert_eq!(
-            format!("{secret:?} {:#?}", secret.clone()),
-            "Secret(…) Secret(…)"
-        );
+        assert_eq!(format!("{secret:?} {:#?}", secret.clone()), "Secret(…) Secret(…)");
         assert_eq!(secret.expose(), "hunter2");
     }
 
@@ -191,25 +187,13 @@ mod tests {
     fn urls_show_no_secret() {
         let table = [
             ("https://example.com", "https://example.com/"),
-            (
-                "https://u:pw@example.com:8443/a/b?key=s#frag",
-                "https://example.com:8443/a/b?…",
-            ),
+            ("https://u:pw@example.com:8443/a/b?key=s#frag", "https://example.com:8443/a/b?…"),
             ("https://example.com/?", "https://example.com/?…"),
             ("http://[::1]:80/mcp", "http://[::1]/mcp"),
             // A key in the path, a UUID, and words that are only long.
-            (
-                "https://h.test/api/s/OTk0ZDQ1LWFiY2RlZmdoaWo/mcp",
-                "https://h.test/api/s/OTk0…/mcp",
-            ),
-            (
-                "https://h.test/3f2504e0-4f89-11d3-9a0c-0305e82c3301",
-                "https://h.test/3f25…",
-            ),
-            (
-                "https://h.test/a-rather-long-name-of-a-server/mcp",
-                "https://h.test/a-rather-long-name-of-a-server/mcp",
-            ),
+            ("https://h.test/api/s/OTk0ZDQ1LWFiY2RlZmdoaWo/mcp", "https://h.test/api/s/OTk0…/mcp"),
+            ("https://h.test/3f2504e0-4f89-11d3-9a0c-0305e82c3301", "https://h.test/3f25…"),
+            ("https://h.test/a-rather-long-name-of-a-server/mcp", "https://h.test/a-rather-long-name-of-a-server/mcp"),
             ("https://h.test/%E2%80%AEx", "https://h.test/%E2%80%AEx"),
             ("data:text/plain,secret", "data:…"),
             ("mailto:someone@example.com", "mailto:…"),
@@ -225,23 +209,14 @@ mod tests {
     fn a_long_path_is_cut() {
         let url = Url::parse(&format!("https://h.test/{}", "a/".repeat(1000))).unwrap();
         let shown = SafeUrl(&url).to_string();
-        assert_eq!(
-            shown.chars().count(),
-            "https://h.test".len() + MAX_TEXT_CHARS + 1
-        );
+        assert_eq!(shown.chars().count(), "https://h.test".len() + MAX_TEXT_CHARS + 1);
         assert!(shown.ends_with('…'));
     }
 
     #[test]
     fn text_cannot_steer_a_terminal() {
-        assert_eq!(
-            SafeText("a\x1b[31mred\r\nb").to_string(),
-            "a\\u{1b}[31mred\\u{d}\\u{a}b"
-        );
-        assert_eq!(
-            SafeText("x\u{9b}31m\u{202e}y\u{2028}").to_string(),
-            "x\\u{9b}31m\\u{202e}y\\u{2028}"
-        );
+        assert_eq!(SafeText("a\x1b[31mred\r\nb").to_string(), "a\\u{1b}[31mred\\u{d}\\u{a}b");
+        assert_eq!(SafeText("x\u{9b}31m\u{202e}y\u{2028}").to_string(), "x\\u{9b}31m\\u{202e}y\\u{2028}");
         assert_eq!(SafeText("déjà vu ✓ 日本").to_string(), "déjà vu ✓ 日本");
         assert_eq!(format!("{:?}", SafeText("\0")), "\\u{0}");
     }
@@ -250,10 +225,7 @@ mod tests {
     fn text_is_cut_at_its_limit() {
         let exact = "é".repeat(MAX_TEXT_CHARS);
         assert_eq!(SafeText(&exact).to_string(), exact);
-        assert_eq!(
-            SafeText(&format!("{exact}é")).to_string(),
-            format!("{exact}…")
-        );
+        assert_eq!(SafeText(&format!("{exact}é")).to_string(), format!("{exact}…"));
     }
 
     #[test]

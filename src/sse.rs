@@ -37,11 +37,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-<<<<<<< HEAD
-        Self { max_event: 64 << 20, max_id: 4096, max_name: 256 }
-=======
         Self { max_event: MAX_EVENT, max_id: MAX_ID, max_name: MAX_NAME }
->>>>>>> sse
     }
 }
 
@@ -105,11 +101,6 @@ impl Decoder {
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
-<<<<<<< HEAD
-    /// Takes the next bytes; finished events are appended to `out`.
-    pub fn push(&mut self, _chunk: &[u8], _out: &mut Vec<Event>) -> Result<(), SseError> {
-        Err(SseError::TooLarge { limit: self.limits.max_event })
-=======
 
     /// Takes the next bytes of the stream and appends the events that they complete to `out`.
     ///
@@ -128,7 +119,6 @@ impl Decoder {
             self.scratch = Vec::new();
         }
         result
->>>>>>> sse
     }
 
     /// The id for a `Last-Event-ID` header: that of the last complete block that set one.

@@ -191,32 +191,17 @@ pub(super) enum HeaderSource {
 pub(super) fn help() -> String {
     let mut text = String::from(INTRO);
     let mut heading = None;
-    for argument in Flags::command()
-        .get_arguments()
-        .filter(|argument| !argument.is_hide_set())
-    {
+    for argument in Flags::command().get_arguments().filter(|argument| !argument.is_hide_set()) {
         if argument.get_help_heading() != heading {
             heading = argument.get_help_heading();
             let _ = writeln!(text, "\n{}:", heading.unwrap_or_default());
         }
-        let short = argument
-            .get_short()
-            .map(|short| format!("-{short}, "))
-            .unwrap_or_default();
+        let short = argument.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
         let takes_value = argument.get_action().takes_values();
-        let value = argument
-            .get_value_names()
-            .and_then(|names| names.first())
-            .filter(|_| takes_value);
+        let value = argument.get_value_names().and_then(|names| names.first()).filter(|_| takes_value);
         let value = value.map(|value| format!(" {value}")).unwrap_or_default();
-        let flag = format!(
-            "  {short}--{}{value}",
-            argument.get_long().unwrap_or_default()
-        );
-        let about = argument
-            .get_help()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let flag = format!("  {short}--{}{value}", argument.get_long().unwrap_or_default());
+        let about = argument.get_help().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(text, "{flag:<HELP_COLUMN$}{about}");
     }
     text.push_str(OUTRO);
@@ -231,38 +216,18 @@ pub(super) fn version() -> String {
 /// Sorts arguments into flags. The second value keeps `--header` and `--header-file` in the order typed.
 pub(super) fn read(arguments: &[String]) -> Result<(Flags, Vec<HeaderSource>), UsageError> {
     let command = Flags::command();
-    let matches = command
-        .try_get_matches_from(arguments)
-        .map_err(|error| explain(&error))?;
+    let matches = command.try_get_matches_from(arguments).map_err(|error| explain(&error))?;
     let flags = Flags::from_arg_matches(&matches).map_err(|error| explain(&error))?;
     check_repeats(&flags)?;
 
     let headers = flags.header.iter().enumerate();
     let headers = headers.map(|(index, text)| HeaderSource::Flag(index + 1, text.clone()));
-    let files = flags
-        .header_file
-        .iter()
-        .map(|path| HeaderSource::File(path.clone()));
+    let files = flags.header_file.iter().map(|path| HeaderSource::File(path.clone()));
     let mut sources: Vec<(usize, HeaderSource)> = Vec::new();
-    sources.extend(
-        matches
-            .indices_of("header")
-            .into_iter()
-            .flatten()
-            .zip(headers),
-    );
-    sources.extend(
-        matches
-            .indices_of("header_file")
-            .into_iter()
-            .flatten()
-            .zip(files),
-    );
+    sources.extend(matches.indices_of("header").into_iter().flatten().zip(headers));
+    sources.extend(matches.indices_of("header_file").into_iter().flatten().zip(files));
     sources.sort_by_key(|(position, _)| *position);
-    Ok((
-        flags,
-        sources.into_iter().map(|(_, source)| source).collect(),
-    ))
+    Ok((flags, sources.into_iter().map(|(_, source)| source).collect()))
 }
 
 fn check_repeats(flags: &Flags) -> Result<(), UsageError> {
@@ -291,9 +256,7 @@ pub(super) fn is_flag(text: &str) -> bool {
         return false;
     };
     let name = text.split('=').next().unwrap_or(text);
-    Flags::command()
-        .get_arguments()
-        .any(|argument| argument.get_long() == Some(name))
+    Flags::command().get_arguments().any(|argument| argument.get_long() == Some(name))
 }
 
 /// Turns the parser's error into ours. It never shows a value: what stands in the wrong place may be a secret.
@@ -306,15 +269,10 @@ fn explain(error: &clap::Error) -> UsageError {
     let flag = flag_name(context(ContextKind::InvalidArg).unwrap_or("an argument"));
     match error.kind() {
         ErrorKind::UnknownArgument => unknown(&flag, context(ContextKind::SuggestedArg)),
-        ErrorKind::TooManyValues => UsageError::new(
-            format!("{flag} takes no value"),
-            format!("Write {flag} alone."),
-        ),
+        ErrorKind::TooManyValues => UsageError::new(format!("{flag} takes no value"), format!("Write {flag} alone.")),
         ErrorKind::InvalidValue => UsageError::new(
             format!("{flag} needs a value"),
-            format!(
-                "Write {flag} VALUE or {flag}=VALUE; a value that begins with - needs the second form."
-            ),
+            format!("Write {flag} VALUE or {flag}=VALUE; a value that begins with - needs the second form."),
         ),
         _ => UsageError::new(format!("{flag} is not understood"), SEE_HELP),
     }
@@ -335,10 +293,7 @@ fn unknown(flag: &str, suggestion: Option<&str>) -> UsageError {
         } else {
             "Leave the flag out: messages pass through in the revision that client and server agree on."
         };
-        return UsageError::new(
-            format!("{flag}: {subject} is not part of this version yet"),
-            hint,
-        );
+        return UsageError::new(format!("{flag}: {subject} is not part of this version yet"), hint);
     }
     if matches!(flag, "-y" | "--yes" | "-p" | "--package") {
         return UsageError::new(format!("{flag} is a flag of npx"), super::NOT_NPX);

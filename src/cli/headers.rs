@@ -40,12 +40,7 @@ const CONNECTION: [&str; 13] = [
 const PER_MESSAGE: [&str; 4] = ["last-event-id", "mcp-method", "mcp-name", "mcp-session-id"];
 
 /// Headers that guides tell people to give, and that the bridge must choose itself. mcp-remote overwrites them too.
-const OVERWRITTEN: [&str; 4] = [
-    "accept",
-    "accept-encoding",
-    "content-type",
-    "mcp-protocol-version",
-];
+const OVERWRITTEN: [&str; 4] = ["accept", "accept-encoding", "content-type", "mcp-protocol-version"];
 
 /// The headers of all sources, one per name; the later source wins.
 #[derive(Debug, Default)]
@@ -108,10 +103,7 @@ pub(super) fn collect(
     Ok(all)
 }
 
-fn read_text(
-    path: &str,
-    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-) -> Result<String, UsageError> {
+fn read_text(path: &str, read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Result<String, UsageError> {
     let shown = SafeText(path);
     let bytes = read_file(Path::new(path)).map_err(|error| {
         UsageError::new(
@@ -120,10 +112,7 @@ fn read_text(
         )
     })?;
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(UsageError::new(
-            format!("--header-file {shown} is larger than {MAX_FILE_BYTES} bytes"),
-            FILE_FORM,
-        ));
+        return Err(UsageError::new(format!("--header-file {shown} is larger than {MAX_FILE_BYTES} bytes"), FILE_FORM));
     }
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| {
@@ -142,16 +131,10 @@ fn add(
 ) -> Result<(), UsageError> {
     if flags::is_flag(text) {
         let flag = SafeText(text.split('=').next().unwrap_or_default()).to_string();
-        return Err(UsageError::new(
-            format!("{place} needs a value, but the flag {flag} follows"),
-            place.form(),
-        ));
+        return Err(UsageError::new(format!("{place} needs a value, but the flag {flag} follows"), place.form()));
     }
     let Some((name, value)) = text.split_once(':') else {
-        return Err(UsageError::new(
-            format!("{place} has no colon"),
-            place.form(),
-        ));
+        return Err(UsageError::new(format!("{place} has no colon"), place.form()));
     };
     // RFC 9110 §5.1: no white space between name and colon. An invalid name may be a piece of a value: it is not shown.
     let Ok(name) = HeaderName::from_bytes(name.trim_matches(is_blank).as_bytes()) else {
@@ -168,9 +151,7 @@ fn add(
     }
     let value = check(place, &name, &expand(place, &name, value, env)?)?;
     if OVERWRITTEN.contains(&name.as_str()) {
-        all.notes.push(format!(
-            "{place}: the header {name} is ignored, the bridge sets it for each message"
-        ));
+        all.notes.push(format!("{place}: the header {name} is ignored, the bridge sets it for each message"));
         return Ok(());
     }
     all.headers.retain(|(other, _)| *other != name);
@@ -188,9 +169,7 @@ fn refusal(name: &str) -> Option<&'static str> {
     match name {
         "host" => Some("it follows from the server URL"),
         "proxy-authorization" => Some("it is for the proxy: --proxy http://user:password@host"),
-        _ if CONNECTION.contains(&name) => {
-            Some("it belongs to the connection, and the bridge sets it")
-        }
+        _ if CONNECTION.contains(&name) => Some("it belongs to the connection, and the bridge sets it"),
         _ if PER_MESSAGE.contains(&name) || name.starts_with("mcp-param-") => {
             Some("it changes with each message, and the bridge sets it")
         }
@@ -208,23 +187,16 @@ fn expand(
     let mut value = String::new();
     let mut rest = text;
     while let Some((before, reference)) = rest.split_once("${") {
-        let Some((variable, after)) = reference
-            .split_once('}')
-            .filter(|(variable, _)| is_variable(variable))
-        else {
+        let Some((variable, after)) = reference.split_once('}').filter(|(variable, _)| is_variable(variable)) else {
             return Err(UsageError::new(
-                format!(
-                    "{place}: the header {name} has \"${{\" without a variable's name and \"}}\""
-                ),
+                format!("{place}: the header {name} has \"${{\" without a variable's name and \"}}\""),
                 "Write ${NAME}. A value that holds ${ itself can come from a variable.",
             ));
         };
         let found = env(variable).filter(|found| !found.is_empty());
         let Some(found) = found else {
             return Err(UsageError::new(
-                format!(
-                    "{place}: the header {name} needs the variable {variable}, which is not set or empty"
-                ),
+                format!("{place}: the header {name} needs the variable {variable}, which is not set or empty"),
                 "Set it in the \"env\" part of the client's configuration for this server, or in the shell.",
             ));
         };
@@ -238,30 +210,20 @@ fn expand(
 
 /// Names that shells and Windows know, `ProgramFiles(x86)` included. Anything else may be a piece of a secret.
 fn is_variable(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-()".contains(&byte))
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-()".contains(&byte))
 }
 
 /// RFC 9110 §5.5: visible US-ASCII, blanks between. Line breaks at the ends come from files and are dropped.
 fn check(place: Place<'_>, name: &HeaderName, value: &str) -> Result<HeaderValue, UsageError> {
-    let value =
-        value.trim_matches(|character| is_blank(character) || matches!(character, '\r' | '\n'));
+    let value = value.trim_matches(|character| is_blank(character) || matches!(character, '\r' | '\n'));
     let refuse = |problem: &str, hint: &str| {
-        Err(UsageError::new(
-            format!("{place}: the value of the header {name} {problem}"),
-            hint,
-        ))
+        Err(UsageError::new(format!("{place}: the value of the header {name} {problem}"), hint))
     };
     if value.is_empty() {
         return refuse("is empty", place.form());
     }
     if value.len() > MAX_VALUE_BYTES {
-        return refuse(
-            &format!("is longer than {MAX_VALUE_BYTES} bytes"),
-            "Check what the variable holds.",
-        );
+        return refuse(&format!("is longer than {MAX_VALUE_BYTES} bytes"), "Check what the variable holds.");
     }
     if !value.is_ascii() {
         return refuse(
@@ -274,10 +236,7 @@ fn check(place: Place<'_>, name: &HeaderName, value: &str) -> Result<HeaderValue
             value.set_sensitive(true);
             Ok(value)
         }
-        Err(_) => refuse(
-            "holds a line break or another control character",
-            "Check what the variable holds.",
-        ),
+        Err(_) => refuse("holds a line break or another control character", "Check what the variable holds."),
     }
 }
 
@@ -308,7 +267,9 @@ mod tests {
 
     fn file(path: &Path) -> io::Result<Vec<u8>> {
         match path.to_str() {
-            Some("good") => Ok(b"\xEF\xBB\xBF# comment\r\n\r\n  X-One: 1 \r\nx-two:${TOKEN}\r\nX-Three: a:b # no comment".to_vec()),
+            Some("good") => {
+                Ok(b"\xEF\xBB\xBF# comment\r\n\r\n  X-One: 1 \r\nx-two:${TOKEN}\r\nX-Three: a:b # no comment".to_vec())
+            }
             Some("no-colon") => Ok(b"# fine\nX-One: 1\ns3cr3t\n".to_vec()),
             Some("utf16") => Ok(b"\xFF\xFEX\0:\0".to_vec()),
             Some("large") => Ok(vec![b'#'; MAX_FILE_BYTES + 1]),
@@ -325,9 +286,7 @@ mod tests {
     fn read(sources: &[HeaderSource]) -> Result<Vec<(String, String)>, UsageError> {
         let all = collect(sources, &variables, &file)?;
         assert!(all.headers.iter().all(|(_, value)| value.is_sensitive()));
-        let pair = |(name, value): &(HeaderName, HeaderValue)| {
-            (name.to_string(), value.to_str().unwrap().to_owned())
-        };
+        let pair = |(name, value): &(HeaderName, HeaderValue)| (name.to_string(), value.to_str().unwrap().to_owned());
         Ok(all.headers.iter().map(pair).collect())
     }
 
@@ -339,16 +298,8 @@ mod tests {
             ("X-Key : \t abc \t", "x-key", "abc"),
             ("-X: y", "-x", "y"),
             ("x.key!: a b\tc", "x.key!", "a b\tc"),
-            (
-                "X-Url: https://example.com:8443/",
-                "x-url",
-                "https://example.com:8443/",
-            ),
-            (
-                "Authorization:Bearer ${TOKEN}",
-                "authorization",
-                "Bearer s3cr3t",
-            ),
+            ("X-Url: https://example.com:8443/", "x-url", "https://example.com:8443/"),
+            ("Authorization:Bearer ${TOKEN}", "authorization", "Bearer s3cr3t"),
             ("X-Two: ${TOKEN}-${TOKEN}", "x-two", "s3cr3t-s3cr3t"),
             ("X-Padded: ${PADDED}", "x-padded", "s3cr3t"),
             ("X-Nested: ${NESTED}", "x-nested", "${TOKEN}"),
@@ -358,11 +309,7 @@ mod tests {
             ("User-Agent: mine", "user-agent", "mine"),
         ];
         for (text, name, value) in table {
-            assert_eq!(
-                read(&[flag(text)]).unwrap(),
-                [(name.to_owned(), value.to_owned())],
-                "{text}"
-            );
+            assert_eq!(read(&[flag(text)]).unwrap(), [(name.to_owned(), value.to_owned())], "{text}");
         }
     }
 
@@ -372,17 +319,10 @@ mod tests {
         let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             read(&[flag("X-TWO: mine"), file]).unwrap(),
-            [
-                owned("x-one", "1"),
-                owned("x-two", "s3cr3t"),
-                owned("x-three", "a:b # no comment")
-            ]
+            [owned("x-one", "1"), owned("x-two", "s3cr3t"), owned("x-three", "a:b # no comment")]
         );
         let file = HeaderSource::File("good".to_owned());
-        assert_eq!(
-            read(&[file, flag("X-TWO: mine")]).unwrap().last(),
-            Some(&owned("x-two", "mine"))
-        );
+        assert_eq!(read(&[file, flag("X-TWO: mine")]).unwrap().last(), Some(&owned("x-two", "mine")));
     }
 
     #[test]
@@ -390,27 +330,12 @@ mod tests {
         let table = [
             ("s3cr3t", "--header has no colon"),
             ("", "--header has no colon"),
-            (
-                ": s3cr3t",
-                "--header does not begin with the name of a header",
-            ),
-            (
-                "Bearer s3cr3t: x",
-                "--header does not begin with the name of a header",
-            ),
-            (
-                "Schlüssel: s3cr3t",
-                "--header does not begin with the name of a header",
-            ),
+            (": s3cr3t", "--header does not begin with the name of a header"),
+            ("Bearer s3cr3t: x", "--header does not begin with the name of a header"),
+            ("Schlüssel: s3cr3t", "--header does not begin with the name of a header"),
             ("X-Key:", "--header: the value of the header x-key is empty"),
-            (
-                "X-Key: \t",
-                "--header: the value of the header x-key is empty",
-            ),
-            (
-                "X-Key: “s3cr3t”",
-                "--header: the value of the header x-key holds characters beyond ASCII",
-            ),
+            ("X-Key: \t", "--header: the value of the header x-key is empty"),
+            ("X-Key: “s3cr3t”", "--header: the value of the header x-key holds characters beyond ASCII"),
             (
                 "X-Key: s3cr3t\0",
                 "--header: the value of the header x-key holds a line break or another control character",
@@ -423,38 +348,14 @@ mod tests {
                 "X-Key: ${BROKEN}",
                 "--header: the value of the header x-key holds a line break or another control character",
             ),
-            (
-                "X-Key: ${LONG}",
-                "--header: the value of the header x-key is longer than 16384 bytes",
-            ),
-            (
-                "X-Key: ${MISSING}",
-                "--header: the header x-key needs the variable MISSING, which is not set or empty",
-            ),
-            (
-                "X-Key: ${EMPTY}",
-                "--header: the header x-key needs the variable EMPTY, which is not set or empty",
-            ),
-            (
-                "X-Key: ${s3cr3t",
-                "--header: the header x-key has \"${\" without a variable's name and \"}\"",
-            ),
-            (
-                "X-Key: ${}",
-                "--header: the header x-key has \"${\" without a variable's name and \"}\"",
-            ),
-            (
-                "X-Key: ${s3cr3t!}",
-                "--header: the header x-key has \"${\" without a variable's name and \"}\"",
-            ),
-            (
-                "--debug",
-                "--header needs a value, but the flag --debug follows",
-            ),
-            (
-                "--header-file=s3cr3t",
-                "--header needs a value, but the flag --header-file follows",
-            ),
+            ("X-Key: ${LONG}", "--header: the value of the header x-key is longer than 16384 bytes"),
+            ("X-Key: ${MISSING}", "--header: the header x-key needs the variable MISSING, which is not set or empty"),
+            ("X-Key: ${EMPTY}", "--header: the header x-key needs the variable EMPTY, which is not set or empty"),
+            ("X-Key: ${s3cr3t", "--header: the header x-key has \"${\" without a variable's name and \"}\""),
+            ("X-Key: ${}", "--header: the header x-key has \"${\" without a variable's name and \"}\""),
+            ("X-Key: ${s3cr3t!}", "--header: the header x-key has \"${\" without a variable's name and \"}\""),
+            ("--debug", "--header needs a value, but the flag --debug follows"),
+            ("--header-file=s3cr3t", "--header needs a value, but the flag --header-file follows"),
         ];
         for (text, message) in table {
             let error = read(&[flag(text)]).unwrap_err();
@@ -467,60 +368,32 @@ mod tests {
     #[test]
     fn errors_count_headers_and_lines() {
         let third = HeaderSource::Flag(3, "s3cr3t".to_owned());
-        assert_eq!(
-            read(&[third]).unwrap_err().message,
-            "--header number 3 has no colon"
-        );
+        assert_eq!(read(&[third]).unwrap_err().message, "--header number 3 has no colon");
         let table = [
             ("no-colon", "no-colon, line 3 has no colon"),
             ("utf16", "--header-file utf16 is not UTF-8 text"),
             ("large", "--header-file large is larger than 65536 bytes"),
-            (
-                "cr",
-                "cr, line 1: the value of the header x-one holds a line break or another control character",
-            ),
-            (
-                "mis\x1bsing",
-                "--header-file mis\\u{1b}sing cannot be read: there is no such file",
-            ),
+            ("cr", "cr, line 1: the value of the header x-one holds a line break or another control character"),
+            ("mis\x1bsing", "--header-file mis\\u{1b}sing cannot be read: there is no such file"),
         ];
         for (path, message) in table {
-            assert_eq!(
-                read(&[HeaderSource::File(path.to_owned())])
-                    .unwrap_err()
-                    .message,
-                message
-            );
+            assert_eq!(read(&[HeaderSource::File(path.to_owned())]).unwrap_err().message, message);
         }
-        assert_eq!(
-            read(&[HeaderSource::File("largest".to_owned())]).unwrap(),
-            []
-        );
+        assert_eq!(read(&[HeaderSource::File("largest".to_owned())]).unwrap(), []);
     }
 
     #[test]
     fn headers_of_the_bridge_are_refused() {
-        for name in CONNECTION
-            .iter()
-            .chain(&PER_MESSAGE)
-            .chain(&["mcp-param-region", "Content-Length"])
-        {
+        for name in CONNECTION.iter().chain(&PER_MESSAGE).chain(&["mcp-param-region", "Content-Length"]) {
             let error = read(&[flag(&format!("{name}: s3cr3t"))]).unwrap_err();
             let name = name.to_ascii_lowercase();
-            assert_eq!(
-                error.message,
-                format!("--header: the header {name} cannot be set")
-            );
+            assert_eq!(error.message, format!("--header: the header {name} cannot be set"));
         }
     }
 
     #[test]
     fn headers_that_guides_suggest_are_ignored_with_a_note() {
-        let sources = [
-            flag("Accept: text/event-stream"),
-            flag("Content-Type: application/json"),
-            flag("X-A: 1"),
-        ];
+        let sources = [flag("Accept: text/event-stream"), flag("Content-Type: application/json"), flag("X-A: 1")];
         let all = collect(&sources, &variables, &file).unwrap();
         assert_eq!(all.headers.len(), 1);
         assert_eq!(
@@ -532,17 +405,12 @@ mod tests {
 
     #[test]
     fn the_number_of_headers_has_a_limit() {
-        let sources: Vec<HeaderSource> = (0..MAX_HEADERS)
-            .map(|n| flag(&format!("X-{n}: 1")))
-            .collect();
+        let sources: Vec<HeaderSource> = (0..MAX_HEADERS).map(|n| flag(&format!("X-{n}: 1"))).collect();
         assert_eq!(read(&sources).unwrap().len(), MAX_HEADERS);
         let again = [sources, vec![flag("X-0: 2")]].concat_sources();
         assert_eq!(read(&again).unwrap().len(), MAX_HEADERS);
         let more = [again, vec![flag("X-More: 1")]].concat_sources();
-        assert_eq!(
-            read(&more).unwrap_err().message,
-            "--header: there are more than 100 headers"
-        );
+        assert_eq!(read(&more).unwrap_err().message, "--header: there are more than 100 headers");
     }
 
     trait ConcatSources {

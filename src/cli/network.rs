@@ -9,7 +9,8 @@ use super::{Proxy, UsageError};
 /// Entries of all `--no-proxy` together.
 pub(super) const MAX_NO_PROXY: usize = 256;
 
-const PROXY_FORM: &str = "Write it as in --proxy http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or --proxy off.";
+const PROXY_FORM: &str =
+    "Write it as in --proxy http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or --proxy off.";
 
 /// Reads `--proxy`. Its value may hold a password, so no error shows it.
 pub(super) fn proxy(text: &str) -> Result<Proxy, UsageError> {
@@ -18,18 +19,11 @@ pub(super) fn proxy(text: &str) -> Result<Proxy, UsageError> {
     }
     let refuse = |problem: &str| Err(UsageError::new(format!("--proxy: {problem}"), PROXY_FORM));
     // As curl does: without a scheme it is an HTTP proxy.
-    let full = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
+    let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let Ok(url) = Url::parse(&full) else {
         return refuse("the value is not a URL");
     };
-    if !matches!(
-        url.scheme(),
-        "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h"
-    ) {
+    if !matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h") {
         return refuse("the scheme is not known");
     }
     if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
@@ -43,24 +37,15 @@ pub(super) fn proxy(text: &str) -> Result<Proxy, UsageError> {
 
 /// Reads all `--no-proxy`.
 pub(super) fn no_proxy(values: &[String]) -> Result<Vec<String>, UsageError> {
-    let hosts = values
-        .iter()
-        .flat_map(|value| value.split(','))
-        .map(str::trim);
-    let hosts: Vec<String> = hosts
-        .filter(|host| !host.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let hosts = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let hosts: Vec<String> = hosts.filter(|host| !host.is_empty()).map(str::to_owned).collect();
     if hosts.len() > MAX_NO_PROXY {
         return Err(UsageError::new(
             format!("--no-proxy names more than {MAX_NO_PROXY} hosts"),
             "Name domains (.example.com) or networks (10.0.0.0/8), or use --proxy off.",
         ));
     }
-    if hosts
-        .iter()
-        .any(|host| host.contains(['/', ':']) && host.contains("://"))
-    {
+    if hosts.iter().any(|host| host.contains(['/', ':']) && host.contains("://")) {
         return Err(UsageError::new(
             "--no-proxy takes hosts, not URLs",
             "Write it as in --no-proxy localhost,.example.com,10.0.0.0/8.",
@@ -104,9 +89,7 @@ mod tests {
             ("SOCKS4://10.0.0.1", "socks4://10.0.0.1"),
         ];
         for (text, url) in table {
-            let Ok(Proxy::Url(read)) = proxy(text) else {
-                panic!("{text}")
-            };
+            let Ok(Proxy::Url(read)) = proxy(text) else { panic!("{text}") };
             assert_eq!(read.as_str(), url);
         }
     }
@@ -118,23 +101,11 @@ mod tests {
             ("http://", "--proxy: the value is not a URL"),
             ("socks5://", "--proxy: the URL has no host or port 0"),
             ("http://u:s3cr3t@h:99999", "--proxy: the value is not a URL"),
-            (
-                "http://u:s3cr3t@h:0",
-                "--proxy: the URL has no host or port 0",
-            ),
+            ("http://u:s3cr3t@h:0", "--proxy: the URL has no host or port 0"),
             ("ftp://u:s3cr3t@h", "--proxy: the scheme is not known"),
-            (
-                "http://u:s3cr3t@h/path",
-                "--proxy: the URL holds more than scheme, user, host and port",
-            ),
-            (
-                "http://h?s3cr3t",
-                "--proxy: the URL holds more than scheme, user, host and port",
-            ),
-            (
-                "http://h#s3cr3t",
-                "--proxy: the URL holds more than scheme, user, host and port",
-            ),
+            ("http://u:s3cr3t@h/path", "--proxy: the URL holds more than scheme, user, host and port"),
+            ("http://h?s3cr3t", "--proxy: the URL holds more than scheme, user, host and port"),
+            ("http://h#s3cr3t", "--proxy: the URL holds more than scheme, user, host and port"),
         ];
         for (text, message) in table {
             let error = proxy(text).unwrap_err();
@@ -145,32 +116,20 @@ mod tests {
 
     #[test]
     fn hosts_without_a_proxy_are_a_list() {
-        let values = [
-            "localhost, .example.com,".to_owned(),
-            "10.0.0.0/8,::1".to_owned(),
-        ];
-        assert_eq!(
-            no_proxy(&values).unwrap(),
-            ["localhost", ".example.com", "10.0.0.0/8", "::1"]
-        );
+        let values = ["localhost, .example.com,".to_owned(), "10.0.0.0/8,::1".to_owned()];
+        assert_eq!(no_proxy(&values).unwrap(), ["localhost", ".example.com", "10.0.0.0/8", "::1"]);
         let error = no_proxy(&["http://example.com".to_owned()]).unwrap_err();
         assert_eq!(error.message, "--no-proxy takes hosts, not URLs");
         let most = ["h,".repeat(MAX_NO_PROXY)];
         assert_eq!(no_proxy(&most).unwrap().len(), MAX_NO_PROXY);
         let more = ["h,".repeat(MAX_NO_PROXY + 1)];
-        assert_eq!(
-            no_proxy(&more).unwrap_err().message,
-            "--no-proxy names more than 256 hosts"
-        );
+        assert_eq!(no_proxy(&more).unwrap_err().message, "--no-proxy names more than 256 hosts");
     }
 
     #[test]
     fn an_identity_has_two_parts() {
         assert_eq!(identity(None, None), Ok(None));
-        assert_eq!(
-            identity(Some("c".into()), Some("k".into())),
-            Ok(Some(("c".into(), "k".into())))
-        );
+        assert_eq!(identity(Some("c".into()), Some("k".into())), Ok(Some(("c".into(), "k".into()))));
         assert_eq!(
             identity(Some("c".into()), None).unwrap_err().message,
             "--client-cert is given without --client-key"

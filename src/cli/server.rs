@@ -14,22 +14,13 @@ const EXAMPLE: &str = "Write it as in: mcp-drawbridge https://example.com/mcp";
 pub(super) fn parse(text: &str, allow_http: bool) -> Result<Url, UsageError> {
     let text = text.trim_ascii();
     if let Some(word) = npx_word(text) {
-        return Err(UsageError::new(
-            format!("\"{word}\" is not the server URL"),
-            super::NOT_NPX,
-        ));
+        return Err(UsageError::new(format!("\"{word}\" is not the server URL"), super::NOT_NPX));
     }
     if text.len() > MAX_URL_BYTES {
-        return Err(UsageError::new(
-            format!("the server URL is longer than {MAX_URL_BYTES} bytes"),
-            EXAMPLE,
-        ));
+        return Err(UsageError::new(format!("the server URL is longer than {MAX_URL_BYTES} bytes"), EXAMPLE));
     }
     if text.contains(|character: char| character.is_control() || character == '\\') {
-        return Err(UsageError::new(
-            "the server URL holds a control character or a backslash",
-            EXAMPLE,
-        ));
+        return Err(UsageError::new("the server URL holds a control character or a backslash", EXAMPLE));
     }
     let scheme = match text.split_once("://") {
         Some((scheme, _)) if is_scheme(scheme) => scheme.to_ascii_lowercase(),
@@ -42,14 +33,9 @@ pub(super) fn parse(text: &str, allow_http: bool) -> Result<Url, UsageError> {
         ));
     }
     // The URL standard skips any number of slashes here; a missing host is a mistake all the same.
-    let has_host = text
-        .split_once("://")
-        .is_some_and(|(_, rest)| !rest.starts_with('/'));
+    let has_host = text.split_once("://").is_some_and(|(_, rest)| !rest.starts_with('/'));
     let Some(url) = Url::parse(text).ok().filter(|_| has_host) else {
-        return Err(UsageError::new(
-            "the server URL is not valid: check its host and port",
-            EXAMPLE,
-        ));
+        return Err(UsageError::new("the server URL is not valid: check its host and port", EXAMPLE));
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(UsageError::new(
@@ -64,17 +50,11 @@ pub(super) fn parse(text: &str, allow_http: bool) -> Result<Url, UsageError> {
         ));
     }
     if url.port() == Some(0) {
-        return Err(UsageError::new(
-            "the server URL has port 0",
-            "Write the port on which the server listens.",
-        ));
+        return Err(UsageError::new("the server URL has port 0", "Write the port on which the server listens."));
     }
     if scheme == "http" && !allow_http && !is_loopback(&url) {
         return Err(UsageError::new(
-            format!(
-                "{} is not encrypted, and the host is not this machine",
-                SafeUrl(&url)
-            ),
+            format!("{} is not encrypted, and the host is not this machine", SafeUrl(&url)),
             "Write https://, or allow it with --allow-http; everyone on the way can then read and change it.",
         ));
     }
@@ -97,22 +77,13 @@ fn is_loopback(url: &Url) -> bool {
 /// RFC 3986 §3.1.
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
         && text.len() <= 32
 }
 
 /// Words that stay behind when `npx -y mcp-remote URL` is rewritten by hand.
 fn npx_word(text: &str) -> Option<&'static str> {
-    const WORDS: [&str; 6] = [
-        "npx",
-        "bunx",
-        "node",
-        "mcp-remote",
-        "mcp-remote-client",
-        "mcp-drawbridge",
-    ];
+    const WORDS: [&str; 6] = ["npx", "bunx", "node", "mcp-remote", "mcp-remote-client", "mcp-drawbridge"];
     let name = text.split_once('@').map_or(text, |(name, _version)| name);
     WORDS.into_iter().find(|word| *word == name)
 }
@@ -130,10 +101,7 @@ fn no_scheme(text: &str) -> UsageError {
                 let _ = guess.set_scheme("http");
             }
             let guess = SafeUrl(&guess);
-            UsageError::new(
-                "the server URL has no scheme",
-                format!("Did you mean {guess}?"),
-            )
+            UsageError::new("the server URL has no scheme", format!("Did you mean {guess}?"))
         }
         _ => UsageError::new(
             "the first argument is not a URL",
@@ -147,9 +115,7 @@ fn is_dns_name(host: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     };
     let last = host.rsplit('.').next().unwrap_or_default();
     host.len() <= 253
@@ -166,10 +132,7 @@ mod tests {
     fn urls_are_accepted() {
         let table = [
             ("https://example.com", "https://example.com/"),
-            (
-                "HTTPS://Example.COM/MCP?key=S3cret",
-                "https://example.com/MCP?key=S3cret",
-            ),
+            ("HTTPS://Example.COM/MCP?key=S3cret", "https://example.com/MCP?key=S3cret"),
             (" https://example.com/a b ", "https://example.com/a%20b"),
             ("https://bücher.example/", "https://xn--bcher-kva.example/"),
             ("http://localhost:3000/mcp", "http://localhost:3000/mcp"),
@@ -184,11 +147,7 @@ mod tests {
         for (text, url) in table {
             assert_eq!(parse(text, false).unwrap().as_str(), url, "{text}");
         }
-        for text in [
-            "http://example.com/mcp",
-            "http://0.0.0.0/",
-            "http://[::ffff:127.0.0.1]/",
-        ] {
+        for text in ["http://example.com/mcp", "http://0.0.0.0/", "http://[::ffff:127.0.0.1]/"] {
             assert!(parse(text, true).is_ok(), "{text}");
         }
     }
@@ -217,39 +176,15 @@ mod tests {
             ("https://exa mple.com/s3cr3t", invalid),
             ("https://example.com:99999/s3cr3t", invalid),
             ("https://[::1/s3cr3t", invalid),
-            (
-                "https://user:s3cr3t@example.com/",
-                "the server URL holds a user name or a password",
-            ),
-            (
-                "https://s3cr3t@example.com/",
-                "the server URL holds a user name or a password",
-            ),
-            (
-                "https://:s3cr3t@example.com/",
-                "the server URL holds a user name or a password",
-            ),
-            (
-                "https://example.com/#s3cr3t",
-                "the server URL holds a fragment (#), which never reaches a server",
-            ),
-            (
-                "https://example.com/mcp#",
-                "the server URL holds a fragment (#), which never reaches a server",
-            ),
+            ("https://user:s3cr3t@example.com/", "the server URL holds a user name or a password"),
+            ("https://s3cr3t@example.com/", "the server URL holds a user name or a password"),
+            ("https://:s3cr3t@example.com/", "the server URL holds a user name or a password"),
+            ("https://example.com/#s3cr3t", "the server URL holds a fragment (#), which never reaches a server"),
+            ("https://example.com/mcp#", "the server URL holds a fragment (#), which never reaches a server"),
             ("https://example.com:0/", "the server URL has port 0"),
-            (
-                "https:\\\\example.com\\s3cr3t",
-                "the server URL holds a control character or a backslash",
-            ),
-            (
-                "https://example.com/\ns3cr3t",
-                "the server URL holds a control character or a backslash",
-            ),
-            (
-                "ftp://s3cr3t.example.com/",
-                "the server URL begins with ftp://",
-            ),
+            ("https:\\\\example.com\\s3cr3t", "the server URL holds a control character or a backslash"),
+            ("https://example.com/\ns3cr3t", "the server URL holds a control character or a backslash"),
+            ("ftp://s3cr3t.example.com/", "the server URL begins with ftp://"),
             ("file:///etc/passwd", "the server URL begins with file://"),
             ("mcp-remote", "\"mcp-remote\" is not the server URL"),
             ("mcp-remote@latest", "\"mcp-remote\" is not the server URL"),
@@ -258,10 +193,7 @@ mod tests {
                 "http://example.com/mcp?key=s3cr3t",
                 "http://example.com/mcp?… is not encrypted, and the host is not this machine",
             ),
-            (
-                "http://0.0.0.0:3000/",
-                "http://0.0.0.0:3000/ is not encrypted, and the host is not this machine",
-            ),
+            ("http://0.0.0.0:3000/", "http://0.0.0.0:3000/ is not encrypted, and the host is not this machine"),
             (
                 "http://localhost.example.com/",
                 "http://localhost.example.com/ is not encrypted, and the host is not this machine",
@@ -278,14 +210,8 @@ mod tests {
     #[test]
     fn a_missing_scheme_is_guessed() {
         let table = [
-            (
-                "example.com/mcp?key=s3cr3t",
-                "Did you mean https://example.com/mcp?…?",
-            ),
-            (
-                "localhost:3000/mcp",
-                "Did you mean http://localhost:3000/mcp?",
-            ),
+            ("example.com/mcp?key=s3cr3t", "Did you mean https://example.com/mcp?…?"),
+            ("localhost:3000/mcp", "Did you mean http://localhost:3000/mcp?"),
             ("127.0.0.1:3000", "Did you mean http://127.0.0.1:3000/?"),
         ];
         for (text, hint) in table {

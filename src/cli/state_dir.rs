@@ -39,17 +39,10 @@ impl Platform {
 }
 
 /// `None`: the environment names no home. The bridge works without, it only forgets.
-pub(super) fn find(
-    platform: Platform,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<PathBuf>, UsageError> {
+pub(super) fn find(platform: Platform, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<PathBuf>, UsageError> {
     let set = |variable: &str| env(variable).filter(|value| !value.is_empty());
     // The XDG text has relative paths ignored; a relative home is as useless, for clients choose our directory.
-    let absolute = |variable: &str| {
-        set(variable)
-            .filter(|value| platform.is_absolute(value))
-            .map(PathBuf::from)
-    };
+    let absolute = |variable: &str| set(variable).filter(|value| platform.is_absolute(value)).map(PathBuf::from);
 
     if let Some(chosen) = set(VARIABLE) {
         if platform.is_absolute(&chosen) {
@@ -64,9 +57,7 @@ pub(super) fn find(
         Platform::Windows => absolute("LOCALAPPDATA")
             .or_else(|| absolute("USERPROFILE").map(|home| home.join("AppData").join("Local")))
             .map(|base| base.join(NAME)),
-        Platform::MacOs => {
-            absolute("HOME").map(|home| home.join("Library").join("Application Support").join(NAME))
-        }
+        Platform::MacOs => absolute("HOME").map(|home| home.join("Library").join("Application Support").join(NAME)),
         Platform::Unix => absolute("XDG_STATE_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local").join("state")))
             .map(|base| base.join(NAME)),
@@ -81,70 +72,26 @@ mod tests {
     fn each_platform_has_its_place() {
         use Platform::{MacOs, Unix, Windows};
         // Separators are those of the system that runs the test, so the parts are compared.
-        type Case = (
-            Platform,
-            &'static [(&'static str, &'static str)],
-            Option<&'static [&'static str]>,
-        );
+        type Case = (Platform, &'static [(&'static str, &'static str)], Option<&'static [&'static str]>);
         let table: [Case; 12] = [
-            (
-                Unix,
-                &[("HOME", "/h")],
-                Some(&["/h", ".local", "state", NAME]),
-            ),
-            (
-                Unix,
-                &[("HOME", "/h"), ("XDG_STATE_HOME", "/x")],
-                Some(&["/x", NAME]),
-            ),
-            (
-                Unix,
-                &[("HOME", "/h"), ("XDG_STATE_HOME", "x")],
-                Some(&["/h", ".local", "state", NAME]),
-            ),
-            (
-                Unix,
-                &[("HOME", "/h"), ("XDG_STATE_HOME", "")],
-                Some(&["/h", ".local", "state", NAME]),
-            ),
+            (Unix, &[("HOME", "/h")], Some(&["/h", ".local", "state", NAME])),
+            (Unix, &[("HOME", "/h"), ("XDG_STATE_HOME", "/x")], Some(&["/x", NAME])),
+            (Unix, &[("HOME", "/h"), ("XDG_STATE_HOME", "x")], Some(&["/h", ".local", "state", NAME])),
+            (Unix, &[("HOME", "/h"), ("XDG_STATE_HOME", "")], Some(&["/h", ".local", "state", NAME])),
             (Unix, &[("HOME", "h")], None),
             (Unix, &[], None),
             (Unix, &[(VARIABLE, "/s"), ("HOME", "/h")], Some(&["/s"])),
-            (
-                Unix,
-                &[(VARIABLE, ""), ("HOME", "/h")],
-                Some(&["/h", ".local", "state", NAME]),
-            ),
-            (
-                MacOs,
-                &[("HOME", "/h"), ("XDG_STATE_HOME", "/x")],
-                Some(&["/h", "Library", "Application Support", NAME]),
-            ),
-            (
-                Windows,
-                &[("LOCALAPPDATA", r"C:\l")],
-                Some(&[r"C:\l", NAME]),
-            ),
-            (
-                Windows,
-                &[("USERPROFILE", r"C:\u")],
-                Some(&[r"C:\u", "AppData", "Local", NAME]),
-            ),
+            (Unix, &[(VARIABLE, ""), ("HOME", "/h")], Some(&["/h", ".local", "state", NAME])),
+            (MacOs, &[("HOME", "/h"), ("XDG_STATE_HOME", "/x")], Some(&["/h", "Library", "Application Support", NAME])),
+            (Windows, &[("LOCALAPPDATA", r"C:\l")], Some(&[r"C:\l", NAME])),
+            (Windows, &[("USERPROFILE", r"C:\u")], Some(&[r"C:\u", "AppData", "Local", NAME])),
             (Windows, &[(VARIABLE, r"\\share\s")], Some(&[r"\\share\s"])),
         ];
         for (platform, variables, expected) in table {
-            let env = |name: &str| {
-                variables
-                    .iter()
-                    .find(|(other, _)| *other == name)
-                    .map(|(_, value)| (*value).to_owned())
-            };
+            let env =
+                |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
             let expected = expected.map(|parts| parts.iter().collect::<PathBuf>());
-            assert_eq!(
-                find(platform, &env).unwrap(),
-                expected,
-                "{platform:?} {variables:?}"
-            );
+            assert_eq!(find(platform, &env).unwrap(), expected, "{platform:?} {variables:?}");
         }
     }
 

@@ -19,9 +19,7 @@ pub(super) const MAX_MESSAGE: usize = 1 << 30;
 
 /// Reads seconds, with a fraction if need be. `None` is 0.
 fn seconds(flag: &str, text: &str) -> Result<Option<Duration>, UsageError> {
-    let is_number = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let number = text.parse::<f64>().ok().filter(|_| is_number);
     let Some(number) = number else {
         return Err(UsageError::new(
@@ -80,19 +78,12 @@ pub(super) fn size(flag: &str, text: &str) -> Result<usize, UsageError> {
     };
     match number.checked_mul(factor) {
         Some(bytes) if (MIN_MESSAGE..=MAX_MESSAGE).contains(&bytes) => Ok(bytes),
-        _ => Err(UsageError::new(
-            format!("{flag}: {} is out of range", SafeText(text)),
-            "Write a size from 1k to 1g.",
-        )),
+        _ => Err(UsageError::new(format!("{flag}: {} is out of range", SafeText(text)), "Write a size from 1k to 1g.")),
     }
 }
 
 /// Reads one of a few words.
-pub(super) fn choice<T: Copy>(
-    flag: &str,
-    text: &str,
-    words: &[(&str, T)],
-) -> Result<T, UsageError> {
+pub(super) fn choice<T: Copy>(flag: &str, text: &str, words: &[(&str, T)]) -> Result<T, UsageError> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }
@@ -101,10 +92,7 @@ pub(super) fn choice<T: Copy>(
         Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
         _ => names.concat(),
     };
-    Err(UsageError::new(
-        format!("{flag}: \"{}\" is not known", SafeText(text)),
-        format!("Write {list}."),
-    ))
+    Err(UsageError::new(format!("{flag}: \"{}\" is not known", SafeText(text)), format!("Write {list}.")))
 }
 
 #[cfg(test)]
@@ -113,25 +101,11 @@ mod tests {
 
     #[test]
     fn seconds_are_read() {
-        let table = [
-            ("30", 30_000),
-            ("0.5", 500),
-            (".25", 250),
-            ("5.", 5_000),
-            ("0.001", 1),
-            ("31536000", 31_536_000_000),
-        ];
+        let table =
+            [("30", 30_000), ("0.5", 500), (".25", 250), ("5.", 5_000), ("0.001", 1), ("31536000", 31_536_000_000)];
         for (text, milliseconds) in table {
-            assert_eq!(
-                period("--t", text),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
-            assert_eq!(
-                limit("--t", text),
-                Ok(Some(Duration::from_millis(milliseconds))),
-                "{text}"
-            );
+            assert_eq!(period("--t", text), Ok(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(limit("--t", text), Ok(Some(Duration::from_millis(milliseconds))), "{text}");
         }
         for zero in ["0", "0.0", "00"] {
             assert_eq!(limit("--t", zero), Ok(None));
@@ -142,21 +116,13 @@ mod tests {
 
     #[test]
     fn other_seconds_are_refused() {
-        for text in [
-            "", ".", "x", "-1", "+1", "1e3", "inf", "NaN", "10s", "1,5", " 1", "1..2", "٣",
-        ] {
+        for text in ["", ".", "x", "-1", "+1", "1e3", "inf", "NaN", "10s", "1,5", " 1", "1..2", "٣"] {
             let error = limit("--t", text).unwrap_err();
-            assert_eq!(
-                error.message,
-                format!("--t: \"{text}\" is not a number of seconds")
-            );
+            assert_eq!(error.message, format!("--t: \"{text}\" is not a number of seconds"));
         }
         for text in ["0.0009", "31536000.1", "99999999999999999999999999"] {
             let error = limit("--t", text).unwrap_err();
-            assert_eq!(
-                error.message,
-                format!("--t: {text} seconds is out of range")
-            );
+            assert_eq!(error.message, format!("--t: {text} seconds is out of range"));
             assert_eq!(error.hint, "Write a number from 0.001 to 31536000.");
         }
     }
@@ -180,27 +146,11 @@ mod tests {
 
     #[test]
     fn other_sizes_are_refused() {
-        for text in [
-            "",
-            "k",
-            "1.5m",
-            "-1",
-            "64MB",
-            "64 m",
-            "6é",
-            "0x10",
-            "99999999999999999999",
-        ] {
-            assert_eq!(
-                size("--s", text).unwrap_err().message,
-                format!("--s: \"{text}\" is not a size")
-            );
+        for text in ["", "k", "1.5m", "-1", "64MB", "64 m", "6é", "0x10", "99999999999999999999"] {
+            assert_eq!(size("--s", text).unwrap_err().message, format!("--s: \"{text}\" is not a size"));
         }
         for text in ["0", "1023", "1073741825", "2g", "18446744073709551615g"] {
-            assert_eq!(
-                size("--s", text).unwrap_err().message,
-                format!("--s: {text} is out of range")
-            );
+            assert_eq!(size("--s", text).unwrap_err().message, format!("--s: {text} is out of range"));
         }
     }
 
