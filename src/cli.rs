@@ -21,7 +21,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use config::{Config, LogFormat, LogOptions, Proxy, ToolRules, TransportStrategy};
+pub use crate::session::{Strategy, ToolRules};
+pub use config::{Config, LogFormat, LogOptions, Proxy};
 use flags::Flags;
 
 use crate::secret::SafeText;
@@ -244,12 +245,12 @@ fn proxies(flags: &Flags, once: &mut Once<'_>) -> Result<(Proxy, Vec<String>), U
     Ok((proxy, no_proxy))
 }
 
-fn transport(flag: &str, text: &str) -> Result<TransportStrategy, UsageError> {
+fn transport(flag: &str, text: &str) -> Result<Strategy, UsageError> {
     let words = [
-        ("http-first", TransportStrategy::HttpFirst),
-        ("sse-first", TransportStrategy::SseFirst),
-        ("http-only", TransportStrategy::HttpOnly),
-        ("sse-only", TransportStrategy::SseOnly),
+        ("http-first", Strategy::HttpFirst),
+        ("sse-first", Strategy::SseFirst),
+        ("http-only", Strategy::HttpOnly),
+        ("sse-only", Strategy::SseOnly),
     ];
     values::choice(flag, text, &words)
 }

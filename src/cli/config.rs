@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::secret::SafeUrl;
+use crate::session::{Strategy, ToolRules};
 
 /// Everything that the command line, the environment and the header files say, already checked.
 ///
@@ -24,7 +25,7 @@ pub struct Config {
     /// Headers for the server, one per name, values marked sensitive. Never framing or MCP headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Which transport is tried, and what follows when the server does not speak it.
-    pub transport: TransportStrategy,
+    pub transport: Strategy,
     /// `--allow-http`: plain `http` to any host was asked for.
     pub allow_http: bool,
     /// Which tools the client may see and call.
@@ -65,31 +66,6 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Sentences about arguments that were accepted but change nothing. To be logged as warnings.
     pub notes: Vec<String>,
-}
-
-/// `--transport`: MCP 2025-11-25 transports, section "Backwards Compatibility".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum TransportStrategy {
-    /// Streamable HTTP, then HTTP+SSE.
-    #[default]
-    HttpFirst,
-    /// HTTP+SSE, then Streamable HTTP.
-    SseFirst,
-    /// Streamable HTTP alone.
-    HttpOnly,
-    /// HTTP+SSE alone.
-    SseOnly,
-}
-
-/// Which tools the client may see and call. Patterns: `*` stands for any text, case does not matter.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct ToolRules {
-    /// When not empty, only tools that match one of these.
-    pub allow: Vec<String>,
-    /// Never tools that match one of these.
-    pub ignore: Vec<String>,
-    /// Only tools that the server annotates as read-only.
-    pub read_only: bool,
 }
 
 /// Which proxy is used.
