@@ -7,10 +7,12 @@
 
 mod id_scanner;
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use bytes::{Buf, Bytes};
 use memchr::memchr;
+use serde_json::value::RawValue;
 
 use self::id_scanner::IdScanner;
 pub use self::id_scanner::MAX_ID;
@@ -186,4 +188,66 @@ impl Bom {
     pub(crate) fn held(&self) -> &'static [u8] {
         if self.done { &[] } else { Self::MARK.get(..self.seen).unwrap_or_default() }
     }
+}
+
+/// Cuts fuzz input into chunks of 1 to 8 bytes, in a sequence that `seed` chooses.
+pub(crate) fn fuzz_chunks(mut data: &[u8], seed: u8) -> Vec<&[u8]> {
+    let mut state = u32::from(seed) + 1;
+    let mut chunks = Vec::new();
+    while !data.is_empty() {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        let (chunk, rest) = data.split_at((state as usize % 8 + 1).min(data.len()));
+        chunks.push(chunk);
+        data = rest;
+    }
+    chunks
+}
+
+/// Entry point of the fuzz target `framing`: the cuts between chunks change nothing, the frames are the lines of the
+/// text, and the id of a line too long is the one that a full parser finds.
+///
+/// The first two bytes choose the cuts and the limit, the rest is the stream.
+///
+/// # Panics
+/// When one of these does not hold.
+#[doc(hidden)]
+pub fn fuzz_framing(data: &[u8]) {
+    let Some((&[cuts, limit], stream)) = data.split_first_chunk() else {
+        return;
+    };
+    let max_line = usize::from(limit);
+    let run = |chunks: &[&[u8]]| {
+        let mut splitter = LineSplitter::new(max_line);
+        let mut frames = Vec::new();
+        chunks.iter().for_each(|chunk| splitter.push(Bytes::copy_from_slice(chunk), &mut frames));
+        frames.extend(splitter.finish());
+        frames
+    };
+    let frames = run(&[stream]);
+    assert_eq!(frames, run(&fuzz_chunks(stream, cuts)), "the cuts between chunks matter");
+
+    let text = stream.strip_prefix(Bom::MARK).unwrap_or(stream);
+    let lines = text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = lines.filter(|line| !line.iter().all(|byte| b" \t\r".contains(byte)));
+    for frame in frames {
+        let line = lines.next().unwrap_or_default();
+        match frame {
+            Frame::Line(text) => assert!(text.len() <= max_line && text == line),
+            Frame::TooLong { id, is_request, len } => {
+                assert!(line.len() > max_line && len == line.len() as u64);
+                let is_id =
+                    |raw: &RawValue| raw.get().len() <= MAX_ID && !raw.get().starts_with(['{', '[', 't', 'f', 'n']);
+                if let Ok(members) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(line) {
+                    assert_eq!(is_request, members.contains_key("method"));
+                    let expected = members.get("id").filter(|raw| is_id(raw));
+                    assert_eq!(id.as_deref(), expected.map(|raw| raw.get()));
+                }
+                assert!(id.is_none_or(|id| serde_json::from_str(&id).is_ok_and(is_id)), "an id that is none");
+            }
+        }
+    }
+    assert_eq!(lines.next(), None, "a line was lost");
 }
