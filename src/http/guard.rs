@@ -48,11 +48,7 @@ impl Origin {
     /// The origin of a URL; `None` when it is neither `http` nor `https`.
     pub fn of(url: &Url) -> Option<Self> {
         let (https, host, port) = parts(url)?;
-        Some(Self {
-            https,
-            host: host.into(),
-            port,
-        })
+        Some(Self { https, host: host.into(), port })
     }
 
     /// Whether the URL has this origin.
@@ -86,11 +82,7 @@ impl Origin {
 /// ASCII serialisation (RFC 6454 section 6.2): the default port is left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default) = if self.https {
-            ("https", 443)
-        } else {
-            ("http", 80)
-        };
+        let (scheme, default) = if self.https { ("https", 443) } else { ("http", 80) };
         write!(f, "{scheme}://{}", self.host)?;
         if self.port == default {
             return Ok(());
@@ -110,11 +102,7 @@ fn parts(url: &Url) -> Option<(bool, &str, u16)> {
         "http" => false,
         _ => return None,
     };
-    Some((
-        https,
-        url.host_str()?,
-        url.port().unwrap_or(if https { 443 } else { 80 }),
-    ))
+    Some((https, url.host_str()?, url.port().unwrap_or(if https { 443 } else { 80 })))
 }
 
 /// What kind of address it is (IANA special-purpose registries, RFC 6890 and successors).
@@ -182,9 +170,7 @@ impl AddressClass {
         };
         match ip.segments() {
             // Mapped (RFC 4291 2.5.5.2), compatible (2.5.5.1), translated (RFC 7915).
-            [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
-                v4(high, low)
-            }
+            [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
             // NAT64: well-known (RFC 6052) and local-use (RFC 8215) prefix.
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
             [0x64, 0xff9b, 1, ..] => Self::Private,
@@ -243,26 +229,15 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(rule: &'static str, message: String) -> Self {
-        Self {
-            rule,
-            flag: None,
-            message,
-            hint: None,
-        }
+        Self { rule, flag: None, message, hint: None }
     }
 
     fn flag(self, flag: &'static str) -> Self {
-        Self {
-            flag: Some(flag),
-            ..self
-        }
+        Self { flag: Some(flag), ..self }
     }
 
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -302,21 +277,13 @@ pub fn parse(text: &str, base: Option<&Url>) -> Result<Url, Refusal> {
 /// A URL parser repairs what it is given (it drops tabs, turns `\` into `/`); whoever reads the same text next may not.
 fn check_text(text: &str, international: bool) -> Result<(), Refusal> {
     if text.len() > MAX_URL {
-        return Err(Refusal::new(
-            "url-length",
-            format!("the URL is longer than {MAX_URL} bytes"),
-        ));
+        return Err(Refusal::new("url-length", format!("the URL is longer than {MAX_URL} bytes")));
     }
-    let bad = |c: char| {
-        c == '\\' || c.is_control() || c.is_whitespace() || (!international && !c.is_ascii())
-    };
+    let bad = |c: char| c == '\\' || c.is_control() || c.is_whitespace() || (!international && !c.is_ascii());
     match text.chars().find(|&c| bad(c)) {
         Some(c) => Err(Refusal::new(
             "url-characters",
-            format!(
-                "the URL has a character that does not belong there: {}",
-                c.escape_default()
-            ),
+            format!("the URL has a character that does not belong there: {}", c.escape_default()),
         )),
         None => Ok(()),
     }
@@ -325,8 +292,7 @@ fn check_text(text: &str, international: bool) -> Result<(), Refusal> {
 /// `example.com:8080/mcp` parses as a URL with the scheme `example.com`.
 fn looks_like_host(text: &str) -> bool {
     text.split_once(':').is_some_and(|(host, rest)| {
-        (host.contains('.') || host == "localhost")
-            && rest.starts_with(|c: char| c.is_ascii_digit())
+        (host.contains('.') || host == "localhost") && rest.starts_with(|c: char| c.is_ascii_digit())
     })
 }
 
@@ -357,12 +323,7 @@ impl Policy {
     pub fn new(server: &Url, allow_http: bool, allow_private: bool) -> Result<Self, Refusal> {
         check_form(server)?;
         let origin = Origin::of(server).ok_or_else(|| no_host(server))?;
-        let policy = Self {
-            server: origin,
-            server_class: literal_class(server),
-            allow_http,
-            allow_private,
-        };
+        let policy = Self { server: origin, server_class: literal_class(server), allow_http, allow_private };
         policy.check_url(server, Purpose::Server)?;
         Ok(policy)
     }
@@ -386,10 +347,7 @@ impl Policy {
     pub fn check_url(&self, url: &Url, purpose: Purpose) -> Result<(), Refusal> {
         check_form(url)?;
         if purpose == Purpose::Fetch && url.fragment().is_some() {
-            return Err(Refusal::new(
-                "url-fragment",
-                format!("{} has a fragment", shown(url)),
-            ));
+            return Err(Refusal::new("url-fragment", format!("{} has a fragment", shown(url))));
         }
         let class = literal_class(url);
         if url.scheme() == "http" && class != Some(AddressClass::Loopback) && !self.allow_http {
@@ -411,12 +369,7 @@ impl Policy {
         self.check_class(AddressClass::of(ip), purpose, &shown_text(host))
     }
 
-    fn check_class(
-        &self,
-        class: AddressClass,
-        purpose: Purpose,
-        what: &str,
-    ) -> Result<(), Refusal> {
+    fn check_class(&self, class: AddressClass, purpose: Purpose, what: &str) -> Result<(), Refusal> {
         use AddressClass::{Loopback, Private, Public};
         // A server on this machine, or in the private network, tells us nothing that it could not reach itself.
         let local = self.server_class == Some(Loopback);
@@ -436,15 +389,8 @@ impl Policy {
             Private => "address-private",
             _ => "address-special",
         };
-        let refusal = Refusal::new(
-            rule,
-            format!("the server leads to {what}, which is a {class} address"),
-        );
-        Err(if class == Private {
-            refusal.flag(ALLOW_PRIVATE)
-        } else {
-            refusal
-        })
+        let refusal = Refusal::new(rule, format!("the server leads to {what}, which is a {class} address"));
+        Err(if class == Private { refusal.flag(ALLOW_PRIVATE) } else { refusal })
     }
 }
 
@@ -473,21 +419,15 @@ pub(super) fn check_form(url: &Url) -> Result<(), Refusal> {
         return check_text(url.as_str(), false);
     }
     if !matches!(url.scheme(), "http" | "https") {
-        let message = format!(
-            "the scheme {:?} is neither https nor http",
-            shown_text(url.scheme())
-        );
+        let message = format!("the scheme {:?} is neither https nor http", shown_text(url.scheme()));
         return Err(Refusal::new("url-scheme", message));
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(no_host(url));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Refusal::new(
-            "url-userinfo",
-            format!("{} has a user name or password in it", shown(url)),
-        )
-        .hint("take it out; credentials go into a header"));
+        return Err(Refusal::new("url-userinfo", format!("{} has a user name or password in it", shown(url)))
+            .hint("take it out; credentials go into a header"));
     }
     Ok(())
 }
@@ -497,15 +437,12 @@ fn no_host(url: &Url) -> Refusal {
 }
 
 fn plain_http(url: &Url) -> Refusal {
-    let refusal =
-        Refusal::new("plain-http", format!("{} is not encrypted", shown(url))).flag(ALLOW_HTTP);
+    let refusal = Refusal::new("plain-http", format!("{} is not encrypted", shown(url))).flag(ALLOW_HTTP);
     match url.host() {
         Some(Host::Ipv4(ip)) if ip.is_unspecified() => {
             refusal.hint("0.0.0.0 is where a server listens; connect to 127.0.0.1 instead")
         }
-        _ => refusal.hint(format!(
-            "use https, or {ALLOW_HTTP} in a network that you trust"
-        )),
+        _ => refusal.hint(format!("use https, or {ALLOW_HTTP} in a network that you trust")),
     }
 }
 
@@ -520,17 +457,8 @@ pub fn shown(url: &Url) -> String {
 
 /// A text of a server for messages: printable ASCII only, bounded.
 pub fn shown_text(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(MAX_SHOWN)
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect();
+    let mut out: String =
+        text.chars().take(MAX_SHOWN).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect();
     if text.chars().nth(MAX_SHOWN).is_some() {
         out.push_str("...");
     }

@@ -41,13 +41,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(policy: &'a Policy, rule: RedirectRule, limit: usize) -> Self {
-        Self {
-            policy,
-            rule,
-            limit,
-            hops: 0,
-            visited: Vec::new(),
-        }
+        Self { policy, rule, limit, hops: 0, visited: Vec::new() }
     }
 
     /// Decides on a response of `current`. `cookie_set`: it changed a cookie, so the same URL may now answer otherwise.
@@ -71,29 +65,17 @@ impl<'a> Walk<'a> {
             HttpError::new(HttpErrorKind::Redirect, message).definite(true)
         })?;
         let strip = self.check_origin(&url, current)?;
-        let repeats = matches!(
-            status,
-            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
-        );
+        let repeats = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
         if !repeats && method != Method::GET && method != Method::HEAD {
             let shown = guard::shown(&url);
-            let message = format!(
-                "the server answers {method} with a redirect ({}) to {shown}",
-                status.as_u16()
-            );
+            let message = format!("the server answers {method} with a redirect ({}) to {shown}", status.as_u16());
             return Err(HttpError::new(HttpErrorKind::Redirect, message)
                 .definite(true)
-                .with_hint(format!(
-                    "if the MCP server moved there, put {shown} into the configuration"
-                )));
+                .with_hint(format!("if the MCP server moved there, put {shown} into the configuration")));
         }
         self.hops += 1;
         if self.hops > self.limit {
-            let message = format!(
-                "more than {} redirects, the last to {}",
-                self.limit,
-                guard::shown(&url)
-            );
+            let message = format!("more than {} redirects, the last to {}", self.limit, guard::shown(&url));
             return Err(HttpError::new(HttpErrorKind::Redirect, message));
         }
         if cookie_set {
@@ -101,10 +83,7 @@ impl<'a> Walk<'a> {
         }
         self.visited.push(current.clone());
         if self.visited.contains(&url) {
-            let message = format!(
-                "the server redirects in a loop: {} comes up twice",
-                guard::shown(&url)
-            );
+            let message = format!("the server redirects in a loop: {} comes up twice", guard::shown(&url));
             return Err(HttpError::new(HttpErrorKind::Redirect, message));
         }
         Ok(Step::Follow { url, strip })
@@ -123,9 +102,7 @@ impl<'a> Walk<'a> {
                 _ => "the server's owner must mend it".to_owned(),
             };
             let message = format!("the server redirects from https to {shown}, unencrypted");
-            return Err(Refusal::new("redirect-downgrade", message)
-                .hint(hint)
-                .into());
+            return Err(Refusal::new("redirect-downgrade", message).hint(hint).into());
         }
         if guard::same_origin(url, current) {
             return Ok(false);
@@ -138,9 +115,7 @@ impl<'a> Walk<'a> {
                 }
                 let message = format!("the server redirects to another origin: {shown}");
                 let hint = format!("if you trust it, put {shown} into the configuration");
-                Err(Refusal::new("redirect-cross-origin", message)
-                    .hint(hint)
-                    .into())
+                Err(Refusal::new("redirect-cross-origin", message).hint(hint).into())
             }
             RedirectRule::CrossOriginWithoutCredentials => {
                 self.policy.check_url(url, Purpose::Fetch)?;
@@ -157,8 +132,8 @@ fn is_redirect(status: StatusCode) -> bool {
 
 /// RFC 9110 section 10.2.2, without the fragment, which stays with the client.
 fn target(location: &[u8], current: &Url) -> Result<Url, Refusal> {
-    let text = std::str::from_utf8(location)
-        .map_err(|_| Refusal::new("url-characters", "the URL is not ASCII".to_owned()))?;
+    let text =
+        std::str::from_utf8(location).map_err(|_| Refusal::new("url-characters", "the URL is not ASCII".to_owned()))?;
     let mut url = guard::parse(text, Some(current))?;
     url.set_fragment(None);
     // Form and scheme; where it may lead depends on the rule.

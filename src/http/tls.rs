@@ -27,19 +27,13 @@ const MAX_PEM: u64 = 8 << 20;
 /// A TLS client configuration, and the part of it that still has to read the system's roots.
 ///
 /// The files that the user named are read here, so that a wrong one is a usage error from the start.
-pub(super) fn configure(
-    options: &HttpOptions,
-) -> Result<(ClientConfig, Arc<LazyVerifier>), HttpError> {
+pub(super) fn configure(options: &HttpOptions) -> Result<(ClientConfig, Arc<LazyVerifier>), HttpError> {
     let provider = Arc::new(crypto::ring::default_provider());
     let mut roots = Vec::new();
     for file in &options.ca_files {
         roots.extend(read_ca_file(file)?);
     }
-    let verifier = Arc::new(LazyVerifier {
-        provider: Arc::clone(&provider),
-        roots,
-        inner: OnceLock::new(),
-    });
+    let verifier = Arc::new(LazyVerifier { provider: Arc::clone(&provider), roots, inner: OnceLock::new() });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| HttpError::usage("TLS cannot be set up").with_source(error))?
@@ -50,16 +44,14 @@ pub(super) fn configure(
         Some((chain, key)) => {
             let certificates = read_client_chain(chain)?;
             let private = read_private_key(key)?;
-            builder
-                .with_client_auth_cert(certificates, private)
-                .map_err(|error| {
-                    let message = format!(
-                        "the client certificate {} and the key {} cannot be used: {error}",
-                        chain.display(),
-                        key.display()
-                    );
-                    HttpError::usage(message).with_source(error)
-                })?
+            builder.with_client_auth_cert(certificates, private).map_err(|error| {
+                let message = format!(
+                    "the client certificate {} and the key {} cannot be used: {error}",
+                    chain.display(),
+                    key.display()
+                );
+                HttpError::usage(message).with_source(error)
+            })?
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -81,10 +73,7 @@ impl LazyVerifier {
     }
 
     fn inner(&self) -> Result<&Arc<dyn ServerCertVerifier>, rustls::Error> {
-        self.inner
-            .get_or_init(|| self.load())
-            .as_ref()
-            .map_err(rustls::Error::clone)
+        self.inner.get_or_init(|| self.load()).as_ref().map_err(rustls::Error::clone)
     }
 
     fn load(&self) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
@@ -103,15 +92,12 @@ impl LazyVerifier {
     #[cfg(any(windows, target_vendor = "apple"))]
     fn load_file(&self, file: &Path) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
         let mut store = RootCertStore::empty();
-        let found =
-            read_ca_file(file).map_err(|error| rustls::Error::General(error.to_string()))?;
+        let found = read_ca_file(file).map_err(|error| rustls::Error::General(error.to_string()))?;
         store.add_parsable_certificates(found.into_iter().chain(self.roots.iter().cloned()));
-        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
-            Arc::new(store),
-            Arc::clone(&self.provider),
-        )
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&self.provider))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
         Ok(verifier)
     }
 }
@@ -128,8 +114,7 @@ impl ServerCertVerifier for LazyVerifier {
         if self.roots.iter().any(|root| root == end_entity) {
             return pin::verify(end_entity, server_name, now);
         }
-        self.inner()?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        self.inner()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -153,9 +138,7 @@ impl ServerCertVerifier for LazyVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -163,9 +146,8 @@ impl ServerCertVerifier for LazyVerifier {
 fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpError> {
     let bytes = read(path, "the CA file")?;
     let bytes = bytes.expose_secret();
-    let mut found: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(bytes)
-        .filter_map(Result::ok)
-        .collect();
+    let mut found: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(bytes).filter_map(Result::ok).collect();
     // Windows exports .cer files as DER: an ASN.1 SEQUENCE.
     if found.is_empty() && bytes.first() == Some(&0x30) {
         found.push(CertificateDer::from(bytes.to_vec()));
@@ -173,8 +155,9 @@ fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpError> 
     found.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
     if found.is_empty() {
         let message = format!("the CA file {} holds no usable certificate", path.display());
-        return Err(HttpError::usage(message)
-            .with_hint("it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE"));
+        return Err(
+            HttpError::usage(message).with_hint("it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE")
+        );
     }
     Ok(found)
 }
@@ -199,8 +182,7 @@ fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, HttpError> {
         let error = HttpError::usage(message);
         let is_encrypted = memchr::memmem::find(bytes, b"ENCRYPTED").is_some();
         if is_encrypted {
-            return error
-                .with_hint("it is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN");
+            return error.with_hint("it is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN");
         }
         error
     })
@@ -213,9 +195,7 @@ fn read(path: &Path, what: &str) -> Result<SecretSlice<u8>, HttpError> {
     };
     let file = File::open(path).map_err(fail)?;
     let mut bytes = Vec::new();
-    file.take(MAX_PEM + 1)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
+    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_PEM {
         let message = format!("{what} {} is larger than {MAX_PEM} bytes", path.display());
         return Err(HttpError::usage(message));
