@@ -99,7 +99,10 @@ mod tests {
     fn only_a_version_in_meta_makes_a_request_modern() {
         let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
         let made = headers("tools/call", &format!("{{\"name\":\"add\",{meta}}}")).expect("modern");
-        assert_eq!((made.version.as_str(), made.method.as_str(), made.name.as_deref()), (MODERN, "tools/call", Some("add")));
+        assert_eq!(
+            (made.version.as_str(), made.method.as_str(), made.name.as_deref()),
+            (MODERN, "tools/call", Some("add"))
+        );
         let made = headers("resources/read", &format!("{{\"uri\":\"file:///a b\",{meta}}}")).expect("modern");
         assert_eq!(made.name.as_deref(), Some("file:///a b"));
         assert_eq!(headers("tools/list", &format!("{{\"name\":\"x\",{meta}}}")).expect("modern").name, None);

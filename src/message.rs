@@ -25,6 +25,9 @@ pub const INVALID_PARAMS: i64 = -32602;
 /// What the bridge itself answers when it could not get an answer from the server.
 pub const BRIDGE_ERROR: i64 = -32001;
 
+/// Bytes of an id's text. Ids are kept while their request waits; a longer one is refused.
+pub const MAX_ID: usize = 4096;
+
 /// A request id, compared by value and by type: `1`, `1.0` and `1e0` are one id, `"1"` is another (JSON-RPC §4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Id {
@@ -37,8 +40,11 @@ pub enum Id {
 }
 
 impl Id {
-    /// Reads an id from its JSON text; `None` for null, objects, arrays and booleans.
+    /// Reads an id from its JSON text; `None` for null, objects, arrays and booleans, and for texts over [`MAX_ID`].
     pub fn from_json(raw: &str) -> Option<Self> {
+        if raw.len() > MAX_ID {
+            return None;
+        }
         match raw.as_bytes().first()? {
             b'"' => serde_json::from_str::<Box<str>>(raw).ok().map(Id::String),
             b'-' | b'0'..=b'9' => Some(raw.parse::<i64>().map_or_else(|_| Self::from_odd_number(raw), Id::Integer)),

@@ -1,0 +1,221 @@
+//! The one loop: inputs in, actions out.
+//!
+//! It owns stdin, stdout, the clock and the exchanges, and decides nothing about the protocol: that is
+//! [`Session`]'s. It never waits for one side while the other could go on, and it slows a source down rather than grow
+//! (R8): no more is taken from the server while the client does not read, and no more from the client while the server does not answer.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::framing::Frame;
+use crate::message::Id;
+use crate::process::{Ends, Parent};
+use crate::session::{Action, ExchangeId, Input, Level, Session};
+use crate::state::StateFile;
+use crate::stdio::{Lines, Output};
+use crate::transport::Transport;
+
+/// Inputs that may wait in the channel from the exchanges.
+pub const CHANNEL: usize = 64;
+/// Bytes that may wait for stdout before no more is taken from the server.
+const HIGH_WATER: usize = 1 << 20;
+/// Inputs that are taken in before stdout gets its turn.
+const ROUND: usize = 256;
+/// A clock that runs this much ahead of the time that passed means that the machine slept.
+const SLEPT: Duration = Duration::from_secs(20);
+/// How long the last lines may take to be written when the client is slow to read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// A client whose process is gone and who says nothing for this long has left, even if something holds stdin open.
+const PARENT_GRACE: Duration = Duration::from_secs(3);
+
+/// Runs until the client leaves. `state` is where to remember what the session asks to be remembered.
+pub async fn run(
+    mut session: Session,
+    transport: Transport,
+    mut events: mpsc::Receiver<Input>,
+    mut lines: Lines,
+    output: Output,
+    state: Option<StateFile>,
+    max_message: usize,
+) -> io::Result<()> {
+    let mut ends = Ends::new()?;
+    let mut parent = Parent::watch();
+    let mut hands = Hands { transport, output, running: HashMap::new(), state, exit: false };
+    let mut clock = Clock::start();
+    let mut actions = Vec::new();
+    let mut stdin_open = true;
+    let mut parent_gone_at: Option<Instant> = None;
+
+    while !hands.exit {
+        let deadline =
+            [session.next_deadline().map(|due| clock.start + due), parent_gone_at.map(|at| at + PARENT_GRACE)]
+                .into_iter()
+                .flatten()
+                .min();
+        tokio::select! {
+            biased;
+            () = ends.told() => session.handle(clock.now(), Input::Terminate, &mut actions),
+            () = hands.output.closed() => break,
+            room = hands.output.writable(), if hands.output.waiting() > 0 => room?,
+            input = events.recv(), if hands.output.waiting() < HIGH_WATER => {
+                let mut next = input;
+                let mut taken = 0;
+                while let Some(input) = next {
+                    let now = clock.now();
+                    hands.forget(&input);
+                    session.handle(now, input, &mut actions);
+                    hands.carry_out(&mut actions);
+                    taken += 1;
+                    let more = taken < ROUND && hands.output.waiting() < HIGH_WATER;
+                    next = if more { events.try_recv().ok() } else { None };
+                }
+            }
+            frames = lines.next(), if stdin_open && session.accepts_lines() => {
+                if clock.jumped() {
+                    session.handle(clock.now(), Input::Woke, &mut actions);
+                }
+                if parent_gone_at.is_some() {
+                    parent_gone_at = Some(Instant::now());
+                }
+                match frames {
+                    Some(frames) => {
+                        let now = clock.now();
+                        for frame in frames {
+                            session.handle(now, line(frame, max_message), &mut actions);
+                        }
+                    }
+                    None => {
+                        stdin_open = false;
+                        session.handle(clock.now(), Input::ClientGone, &mut actions);
+                    }
+                }
+            }
+            () = parent.gone() => parent_gone_at = Some(Instant::now()),
+            () = until(deadline), if deadline.is_some() => {
+                if stdin_open && parent_gone_at.is_some_and(|at| at.elapsed() >= PARENT_GRACE) {
+                    parent_gone_at = None;
+                    stdin_open = false;
+                    session.handle(clock.now(), Input::ClientGone, &mut actions);
+                } else {
+                    session.handle(clock.now(), Input::Tick, &mut actions);
+                }
+            }
+        }
+        hands.carry_out(&mut actions);
+        hands.output.write_now()?;
+    }
+    hands.last_words().await
+}
+
+fn line(frame: Frame, limit: usize) -> Input {
+    match frame {
+        Frame::Line(line) => Input::Line(line),
+        Frame::TooLong { id, len, .. } => Input::TooLong {
+            id: id.and_then(|id| Id::from_json(&id)),
+            length: u64::try_from(len).unwrap_or(u64::MAX),
+            limit,
+        },
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}
+
+/// What carries actions out.
+struct Hands {
+    transport: Transport,
+    output: Output,
+    running: HashMap<ExchangeId, AbortHandle>,
+    state: Option<StateFile>,
+    exit: bool,
+}
+
+impl Hands {
+    fn carry_out(&mut self, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Write(line) => self.output.push(line),
+                Action::Start(exchange, outgoing) => {
+                    let handle = self.transport.start(exchange, outgoing);
+                    self.running.insert(exchange, handle);
+                }
+                Action::Abort(exchange) => {
+                    if let Some(handle) = self.running.remove(&exchange) {
+                        handle.abort();
+                    }
+                }
+                Action::Remember(memory) => {
+                    if let Some(state) = self.state.clone() {
+                        // A slow disk must not hold up messages.
+                        tokio::task::spawn_blocking(move || {
+                            if let Err(error) = state.save(&memory) {
+                                tracing::debug!("the state directory cannot be written: {error}");
+                            }
+                        });
+                    }
+                }
+                Action::Log(Level::Debug, text) => tracing::debug!("{text}"),
+                Action::Log(Level::Info, text) => tracing::info!("{text}"),
+                Action::Log(Level::Warn, text) => tracing::warn!("{text}"),
+                Action::Exit => self.exit = true,
+            }
+        }
+    }
+
+    /// An exchange that ended needs no handle.
+    fn forget(&mut self, input: &Input) {
+        if let Input::Answer { exchange, .. } | Input::Ended { exchange, .. } | Input::Failed { exchange, .. } = input {
+            self.running.remove(exchange);
+        }
+    }
+
+    /// Writes what is left, for a client that still reads.
+    async fn last_words(mut self) -> io::Result<()> {
+        let write = async {
+            while !self.output.write_now()? {
+                self.output.writable().await?;
+            }
+            self.output.finish().await;
+            Ok(())
+        };
+        tokio::time::timeout(LAST_WORDS, write).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Time since the start, and whether the wall clock jumped against it.
+struct Clock {
+    start: Instant,
+    wall: SystemTime,
+    checked: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let start = Instant::now();
+        Self { start, wall: SystemTime::now(), checked: start }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The monotonic clock stands still while the machine sleeps; the wall clock does not.
+    fn jumped(&mut self) -> bool {
+        let passed = self.checked.elapsed();
+        if passed < Duration::from_secs(1) {
+            return false;
+        }
+        let wall = SystemTime::now();
+        let ahead = wall.duration_since(self.wall).unwrap_or_default();
+        self.wall = wall;
+        self.checked = Instant::now();
+        ahead > passed + SLEPT
+    }
+}

@@ -1,0 +1,354 @@
+//! What the client says.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::batch::BatchId;
+use super::link::Item;
+use super::pending::{Key, Origin, Pending, State};
+use super::recovery::Trouble;
+use super::tools::Verdict;
+use super::{Level, Outgoing, Purpose, Session, Target, Verb};
+use crate::era::{self, ModernHeaders};
+use crate::message::{self, Id, Invalid, Message, Notification, Parsed, Request, Response};
+
+/// Members of one batch; a longer one is refused whole.
+const MAX_BATCH: usize = 1000;
+
+/// A message of the client that wants no response: a notification, or its response to a request of the server.
+#[derive(Debug, Clone)]
+pub(super) struct Forward {
+    pub(super) text: Bytes,
+    pub(super) modern: Option<ModernHeaders>,
+    /// The session whose request a response answers: in another session it means nothing.
+    pub(super) only_generation: Option<u32>,
+    pub(super) repeats: u32,
+}
+
+#[derive(Deserialize)]
+struct Cancelled<'a> {
+    #[serde(borrow, rename = "requestId")]
+    request_id: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct CallParams<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+impl Session {
+    pub(super) fn on_line(&mut self, line: Bytes) {
+        let text = line.clone();
+        match message::parse(&line) {
+            Ok(Parsed::One(message)) => self.client_message(message, text, None),
+            Ok(Parsed::Batch(members)) => self.client_batch(&text, &members),
+            Err(invalid) => {
+                let response = self.refusal(&invalid);
+                self.write(response);
+            }
+        }
+    }
+
+    pub(super) fn on_too_long(&mut self, id: Option<&Id>, length: u64, limit: usize) {
+        let id = id.filter(|id| !self.by_id.contains_key(*id));
+        let text = format!("the message has {length} bytes; the limit is {limit} bytes (--max-message raises it)");
+        self.write(message::error_response(
+            id,
+            message::INVALID_REQUEST,
+            &text,
+            Some(&super::recovery::data("too-large", None, None)),
+        ));
+    }
+
+    /// The answer to something that is no message. An id that is in use stays with its request.
+    fn refusal(&self, invalid: &Invalid) -> Bytes {
+        match invalid {
+            Invalid::NotJson => message::error_response(None, message::PARSE_ERROR, "the line is not valid JSON", None),
+            Invalid::NotMessage { id, why } => {
+                let id = id.as_ref().filter(|id| !self.by_id.contains_key(*id));
+                let text = format!("not a JSON-RPC 2.0 message: {why}");
+                message::error_response(id, message::INVALID_REQUEST, &text, None)
+            }
+        }
+    }
+
+    /// Splits a batch. Only a client of 2025-03-26 knows arrays as answers; any other gets one line a response.
+    fn client_batch(&mut self, line: &Bytes, members: &[&RawValue]) {
+        if members.is_empty() || members.len() > MAX_BATCH {
+            let why =
+                if members.is_empty() { "a batch must not be empty" } else { "the batch has more than 1000 members" };
+            let refusal = self.refusal(&Invalid::NotMessage { id: None, why });
+            self.write(refusal);
+            return;
+        }
+        let parsed: Vec<_> =
+            members.iter().map(|raw| (line.slice_ref(raw.get().as_bytes()), message::parse_one(raw.get()))).collect();
+        let wants_answer = |member: &Result<Message, Invalid>| matches!(member, Ok(Message::Request(_)) | Err(_));
+        let answers = parsed.iter().filter(|(_, member)| wants_answer(member)).count();
+        let as_array = answers > 0 && self.link.version.as_deref() == Some(era::BATCHING);
+        let batch = as_array.then(|| self.batches.open(answers));
+        for (text, member) in parsed {
+            match member {
+                Ok(Message::Request(request)) if request.method == "initialize" => {
+                    let response = message::error_response(
+                        Some(&request.id),
+                        message::INVALID_REQUEST,
+                        "initialize must not be part of a batch",
+                        None,
+                    );
+                    self.respond(batch, response);
+                }
+                Ok(message) => self.client_message(message, text, batch),
+                Err(invalid) => {
+                    let response = self.refusal(&invalid);
+                    self.respond(batch, response);
+                }
+            }
+        }
+    }
+
+    fn client_message(&mut self, message: Message<'_>, text: Bytes, batch: Option<BatchId>) {
+        match message {
+            Message::Request(request) => self.client_request(&request, text, batch),
+            Message::Notification(notification) => self.client_notification(&notification, text),
+            Message::Response(response) => self.client_response(&response, text),
+        }
+    }
+
+    fn client_request(&mut self, request: &Request<'_>, text: Bytes, batch: Option<BatchId>) {
+        let refuse = |code, why: &str| message::error_response(Some(&request.id), code, why, None);
+        if self.by_id.contains_key(&request.id) {
+            let response =
+                refuse(message::INVALID_REQUEST, "another request with this id is still waiting for its response");
+            return self.respond(batch, response);
+        }
+        if self.closing.is_some() {
+            return self.respond(batch, refuse(message::BRIDGE_ERROR, "the bridge is shutting down"));
+        }
+        let mut pending = Pending::new(request.id.clone(), Origin::Client, &request.method, text);
+        pending.batch = batch;
+        pending.modern = era::modern_headers(&request.method, request.params);
+        let mut verdict = Verdict::Allowed;
+        if request.method == "tools/call" {
+            let call = request.params.and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok());
+            pending.tool = call.map(|call| call.name.into());
+            verdict = self.tools.verdict(&self.settings.tools, pending.tool.as_deref());
+        }
+        if let Verdict::Refused(why) = verdict {
+            return self.respond(batch, refuse(message::INVALID_PARAMS, &why));
+        }
+        let modern = pending.modern.is_some();
+        let key = self.add(pending);
+        if let Some(limit) = self.settings.request_timeout
+            && request.method != "initialize"
+        {
+            self.timers.request(self.now + limit, key);
+        }
+        match verdict {
+            Verdict::Unknown => self.hold_for_tools(key),
+            _ if modern => self.send(key),
+            _ if request.method == "initialize" => self.on_initialize(key, request.params),
+            _ => self.enqueue(Item::Request(key)),
+        }
+    }
+
+    fn client_notification(&mut self, notification: &Notification<'_>, text: Bytes) {
+        let modern = era::modern_headers(&notification.method, notification.params);
+        match &*notification.method {
+            "notifications/cancelled" => self.client_cancels(notification, text),
+            "notifications/initialized" if modern.is_none() => {
+                self.link.initialized = Some(text.clone());
+                self.enqueue(Item::Initialized(text));
+            }
+            _ => {
+                let forward = Forward { text, modern, only_generation: None, repeats: 0 };
+                if forward.modern.is_some() { self.forward(forward) } else { self.enqueue(Item::Forward(forward)) }
+            }
+        }
+    }
+
+    /// R6. The stream is freed in both eras; only a legacy server is told by a message (2026-07-28 "Cancellation": closing the
+    /// stream is the signal).
+    fn client_cancels(&mut self, notification: &Notification<'_>, text: Bytes) {
+        let id = notification
+            .params
+            .and_then(|params| serde_json::from_str::<Cancelled>(params.get()).ok())
+            .and_then(|params| Id::from_json(params.request_id.get()));
+        let Some(key) = id.and_then(|id| self.by_id.get(&id).copied()) else { return };
+        let Some(pending) = self.pending.get(&key) else { return };
+        if pending.origin != Origin::Client || &*pending.method == "initialize" {
+            return; // 2025-11-25 "Cancellation": initialize must not be cancelled
+        }
+        let tell = pending.modern.is_none() && pending.was_sent();
+        if tell {
+            self.enqueue(Item::Forward(Forward {
+                text,
+                modern: None,
+                only_generation: Some(self.link.generation),
+                repeats: 0,
+            }));
+        }
+        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
+            self.abort(exchange);
+        }
+        if let Some(pending) = self.remove(key)
+            && let Some(batch) = pending.batch
+            && let Some(line) = self.batches.add(batch, None)
+        {
+            self.write(line);
+        }
+    }
+
+    fn client_response(&mut self, response: &Response<'_>, text: Bytes) {
+        let Some(known) = response.id.as_ref().and_then(|id| self.server_requests.take(id)) else {
+            return self.log(Level::Debug, "dropped a response of the client to a request that no server made");
+        };
+        let text = match &known.original {
+            Some(original) => message::with_id(&text, original).unwrap_or(text),
+            None => text,
+        };
+        let forward = Forward { text, modern: None, only_generation: Some(known.generation), repeats: 0 };
+        self.enqueue(Item::Forward(forward));
+    }
+
+    /// Sends a message that wants no response.
+    pub(super) fn forward(&mut self, forward: Forward) {
+        if forward.only_generation.is_some_and(|generation| generation != self.link.generation) {
+            return self.log(Level::Debug, "dropped a message that belongs to a session that is gone");
+        }
+        let mut outgoing = self.outgoing(Verb::Post, forward.text.clone());
+        if forward.modern.is_some() {
+            outgoing = modern_post(forward.text.clone(), forward.modern.clone());
+        }
+        self.start(Purpose::Forward(forward), outgoing);
+    }
+
+    /// Sends a request, for the first time or again.
+    pub(super) fn send(&mut self, key: Key) {
+        let Some(pending) = self.pending.get(&key) else { return };
+        let text = pending.text.clone();
+        let outgoing = match &pending.modern {
+            Some(modern) => modern_post(text, Some(modern.clone())),
+            None if &*pending.method == "initialize" => {
+                // A new session has no id yet, and its version is what this message asks for.
+                Outgoing { session_id: None, version: None, ..self.outgoing(Verb::Post, text) }
+            }
+            None => self.outgoing(Verb::Post, text),
+        };
+        let exchange = self.start(Purpose::Request(key), outgoing);
+        let generation = self.link.generation;
+        if let Some(pending) = self.pending.get_mut(&key) {
+            pending.state = State::Sent(exchange);
+            pending.generation = generation;
+            pending.last_event_id = None;
+            pending.stream_spoke = false;
+        }
+    }
+
+    /// A request of the legacy session, to wherever its transport wants it.
+    pub(super) fn outgoing(&self, verb: Verb, body: Bytes) -> Outgoing {
+        let target = match (verb, self.link.endpoint()) {
+            (Verb::Post, Some(endpoint)) => Target::Endpoint(endpoint.into()),
+            _ => Target::Server,
+        };
+        Outgoing {
+            verb,
+            target,
+            body,
+            session_id: self.link.session_id.clone(),
+            version: self.link.version.clone(),
+            modern: None,
+            last_event_id: None,
+        }
+    }
+
+    /// Takes a request in.
+    pub(super) fn add(&mut self, pending: Pending) -> Key {
+        self.last_key += 1;
+        let key = Key(self.last_key);
+        self.pending_bytes += pending.text.len();
+        self.by_id.insert(pending.id.clone(), key);
+        self.pending.insert(key, pending);
+        key
+    }
+
+    /// Lets a request go: from here on nothing can answer it.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Pending> {
+        let pending = self.pending.remove(&key)?;
+        self.pending_bytes = self.pending_bytes.saturating_sub(pending.text.len());
+        self.by_id.remove(&pending.id);
+        Some(pending)
+    }
+
+    /// Writes a response, or keeps it for its batch.
+    pub(super) fn respond(&mut self, batch: Option<BatchId>, response: Bytes) {
+        match batch {
+            None => self.write(response),
+            Some(batch) => {
+                if let Some(line) = self.batches.add(batch, Some(response)) {
+                    self.write(line);
+                }
+            }
+        }
+    }
+
+    /// Queues a legacy message and sends what may be sent.
+    pub(super) fn enqueue(&mut self, item: Item) {
+        if let Item::Request(key) = &item {
+            self.wait_in_line(*key);
+        }
+        self.link.queue.push_back(item);
+        self.pump();
+    }
+
+    /// A message of the queue has its turn.
+    pub(super) fn send_item(&mut self, item: Item) {
+        match item {
+            Item::Request(key) => {
+                if self.pending.get(&key).is_some_and(|pending| pending.state == State::Queued) {
+                    self.send(key);
+                }
+            }
+            Item::Forward(forward) => self.forward(forward),
+            Item::Initialized(text) => self.greet(text),
+        }
+    }
+
+    /// Ends a request with an error of the bridge.
+    pub(super) fn fail(&mut self, key: Key, trouble: &Trouble) {
+        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
+            self.abort(exchange);
+        }
+        let Some(pending) = self.remove(key) else { return };
+        match pending.origin {
+            Origin::Client => {
+                let response = trouble.response(&pending.id);
+                self.respond(pending.batch, response);
+                if &*pending.method == "initialize" && pending.modern.is_none() {
+                    self.initialize_failed(trouble);
+                }
+            }
+            Origin::Reopen => self.reopen_failed(trouble),
+            Origin::ListTools => self.tools_unknown(trouble),
+            Origin::Replay | Origin::Ping => {
+                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.message))
+            }
+        }
+    }
+}
+
+fn modern_post(body: Bytes, modern: Option<ModernHeaders>) -> Outgoing {
+    Outgoing {
+        verb: Verb::Post,
+        target: Target::Server,
+        body,
+        session_id: None,
+        version: None,
+        modern,
+        last_event_id: None,
+    }
+}

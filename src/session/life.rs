@@ -1,0 +1,336 @@
+//! Start, memory, time and the end.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::link::Phase;
+use super::pending::{Key, Origin, Pending, State};
+use super::recovery::Trouble;
+use super::timers::{Due, Timer};
+use super::{Action, ExchangeId, Level, Outgoing, Purpose, Session, Verb};
+use crate::message::{self, Id};
+
+use bytes::Bytes;
+
+/// How long the server may take for the DELETE at the end.
+const GOODBYE: Duration = Duration::from_millis(1500);
+/// Least time that a ping may take.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a remembered answer.
+const MAX_REMEMBERED: usize = 256 * 1024;
+
+/// What one run leaves for the next: how the server was reached and what it answered to `initialize`. No secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The transport that worked.
+    pub transport: Remembered,
+    /// The protocol version that the client had asked for.
+    pub requested: String,
+    /// The result of `initialize`, as JSON text.
+    pub result: String,
+}
+
+/// A transport that worked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remembered {
+    /// MCP 2025-03-26 and later.
+    StreamableHttp,
+    /// MCP 2024-11-05.
+    HttpSse,
+}
+
+/// The way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Requests in flight may still finish.
+    Draining,
+    /// The server is told.
+    Goodbye,
+    /// Nothing is left to do.
+    Done,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeParams {
+    #[serde(default)]
+    protocol_version: String,
+}
+
+impl Session {
+    // ---- start ----
+
+    /// The client says `initialize`. It goes out as it came (design decision 7).
+    pub(super) fn on_initialize(&mut self, key: Key, params: Option<&RawValue>) {
+        match self.link.phase {
+            Phase::Opening(_) => {
+                let trouble = Trouble::new("busy", "another initialize is still under way");
+                if let Some(pending) = self.remove(key) {
+                    self.respond(pending.batch, trouble.response(&pending.id));
+                }
+                return;
+            }
+            Phase::Idle => {}
+            _ => {
+                // A client that starts anew: the old session ends.
+                self.say_goodbye();
+                self.drop_server_requests();
+                self.restart_link();
+            }
+        }
+        let Some(pending) = self.pending.get(&key) else { return };
+        self.link.initialize = Some(pending.text.clone());
+        self.link.requested = params
+            .and_then(|params| serde_json::from_str::<InitializeParams>(params.get()).ok())
+            .map(|params| params.protocol_version);
+        self.timers.at(self.now + self.settings.initialize_timeout, Timer::Initialize(key));
+        self.open(key);
+    }
+
+    /// S2: the client must have an answer now.
+    fn initialize_due(&mut self, key: Key) {
+        let Some(origin) = self.pending.get(&key).map(|pending| pending.origin) else { return };
+        let text = format!("{} did not answer initialize in time", self.settings.server);
+        let trouble = Trouble::new("timeout", text)
+            .hint("check the network and the server; --initialize-timeout changes the limit");
+        match origin {
+            Origin::Client if self.answer_from_memory(key) => {
+                self.log(Level::Warn, format!("{}; the client got the answer of the last run", trouble.message));
+            }
+            Origin::Reopen if self.link.forever => {}
+            _ => self.fail(key, &trouble),
+        }
+    }
+
+    /// Answers `initialize` as the server did in an earlier run. From here on the request is ours, and goes on until the server
+    /// is reached. False if there is nothing to answer from.
+    pub(super) fn answer_from_memory(&mut self, key: Key) -> bool {
+        let Some(memory) = &self.memory else { return false };
+        if self.link.requested.as_deref() != Some(&memory.requested) {
+            return false;
+        }
+        let Some(pending) = self.pending.get_mut(&key) else { return false };
+        pending.origin = Origin::Reopen;
+        let response = message::result_response(&pending.id, &memory.result);
+        self.link.known = Some(memory.result.as_str().into());
+        self.link.forever = true;
+        self.link.set_reopening();
+        self.write(response);
+        true
+    }
+
+    /// Keeps the answer for the next run.
+    pub(super) fn remember(&mut self, transport: super::Remembered, result: &RawValue) {
+        let Some(requested) = self.link.requested.clone() else { return };
+        if result.get().len() > MAX_REMEMBERED {
+            return;
+        }
+        let memory = Memory { transport, requested, result: result.get().to_owned() };
+        if self.memory.as_ref() != Some(&memory) {
+            self.memory = Some(memory.clone());
+            self.out.push(Action::Remember(memory));
+        }
+    }
+
+    // ---- time ----
+
+    pub(super) fn run_timers(&mut self) {
+        while let Some(due) = self.timers.pop_due(self.now) {
+            match due {
+                Due::Tail(exchange) => self.tail_over(exchange),
+                Due::Request(key) => self.request_due(key),
+                Due::Timer(timer) => self.timer(timer),
+            }
+        }
+    }
+
+    fn timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Retry(key) => self.retry(key),
+            Timer::Patience(key) => self.patience_over(key),
+            Timer::Initialize(key) => self.initialize_due(key),
+            Timer::Listen => self.listen_again(),
+            Timer::HeadStart(generation) => self.head_start_over(generation),
+            Timer::Greeting(exchange) => {
+                if matches!(self.exchanges.get(&exchange), Some(Purpose::Greeting)) {
+                    self.greeting_done();
+                }
+            }
+            Timer::Endpoint(exchange) => self.endpoint_overdue(exchange),
+            Timer::Later => self.send_later_forwards(),
+            Timer::KeepAlive => self.keep_alive(),
+            Timer::Ping(key) => self.ping_overdue(key),
+            Timer::Drain => self.stop_waiting(),
+            Timer::Goodbye => self.leave(),
+        }
+    }
+
+    fn tail_over(&mut self, exchange: ExchangeId) {
+        if matches!(self.exchanges.get(&exchange), Some(Purpose::Tail)) {
+            self.abort(exchange);
+        }
+    }
+
+    fn request_due(&mut self, key: Key) {
+        let text = format!("{} did not answer in time", self.settings.server);
+        self.fail(key, &Trouble::new("timeout", text).hint("--request-timeout changes the limit"));
+    }
+
+    pub(super) fn arm_keep_alive(&mut self) {
+        if let Some(interval) = self.settings.keep_alive
+            && !std::mem::replace(&mut self.link.keep_alive_armed, true)
+        {
+            self.timers.at(self.now + interval, Timer::KeepAlive);
+        }
+    }
+
+    /// C5: pings only a connection that is idle.
+    fn keep_alive(&mut self) {
+        let Some(interval) = self.settings.keep_alive else { return };
+        let mut next = self.last_activity + interval;
+        if next <= self.now {
+            next = self.now + interval;
+            if self.link.phase == Phase::Ready && self.closing.is_none() {
+                self.ping(interval.max(PING_PATIENCE));
+            }
+        }
+        self.timers.at(next, Timer::KeepAlive);
+    }
+
+    fn ping(&mut self, patience: Duration) {
+        let text = Bytes::from_static(b"{\"jsonrpc\":\"2.0\",\"method\":\"ping\"}");
+        if let Some(key) = self.own_request(Origin::Ping, "ping", &text) {
+            self.timers.at(self.now + patience, Timer::Ping(key));
+        }
+    }
+
+    /// A ping without answer: the connection is dead and does not know it.
+    fn ping_overdue(&mut self, key: Key) {
+        let Some(pending) = self.pending.get(&key) else { return };
+        if let Some(exchange) = pending.exchange() {
+            self.abort(exchange);
+        }
+        self.remove(key);
+        self.log(Level::Info, "the server does not answer a ping; connecting again");
+        match self.sse_stream() {
+            Some(stream) => {
+                self.abort(stream);
+                self.sse_over(None);
+            }
+            None => self.refresh_listen(),
+        }
+    }
+
+    /// The clock jumped: connections may be dead. What can be taken up again is, at once; the rest is found out by a ping.
+    pub(super) fn on_woke(&mut self) {
+        self.log(Level::Info, "the machine slept; checking the connection");
+        self.refresh_listen();
+        let resumable: Vec<(Key, ExchangeId)> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.modern.is_none() && pending.last_event_id.is_some())
+            .filter_map(|(key, pending)| match pending.state {
+                State::Streaming(exchange) | State::Resuming(exchange) => Some((*key, exchange)),
+                _ => None,
+            })
+            .collect();
+        for (key, exchange) in resumable {
+            self.abort(exchange);
+            if let Some(pending) = self.pending.get_mut(&key) {
+                pending.state = State::ResumeWaiting;
+                self.timers.at(self.now, Timer::Retry(key));
+            }
+        }
+        if self.sse_stream().is_some() && self.link.phase == Phase::Ready {
+            self.ping(PING_PATIENCE / 2);
+        }
+    }
+
+    // ---- the end ----
+
+    /// stdin ended, or we were told to end: no new work; what is in flight has `drain` (S5).
+    pub(super) fn on_client_gone(&mut self, drain: Duration) {
+        if self.closing.is_none() {
+            self.closing = Some(Closing::Draining);
+        }
+        if drain.is_zero() {
+            self.stop_waiting();
+        } else {
+            self.timers.at(self.now + drain, Timer::Drain);
+        }
+    }
+
+    /// Leaves as soon as nothing is in flight.
+    pub(super) fn finish_closing(&mut self) {
+        if self.closing != Some(Closing::Draining) {
+            return;
+        }
+        let waits = self.pending.values().any(|pending| pending.origin == Origin::Client);
+        let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
+        if !waits && !unsent && self.link.queue.is_empty() {
+            self.stop_waiting();
+        }
+    }
+
+    /// Every id that is still open gets its answer; then the server is told.
+    fn stop_waiting(&mut self) {
+        if self.closing != Some(Closing::Draining) {
+            return;
+        }
+        self.closing = Some(Closing::Goodbye);
+        let mut keys: Vec<Key> = self.pending.keys().copied().collect();
+        keys.sort_unstable();
+        let trouble = Trouble::new("shutdown", "the bridge was told to end before the answer came");
+        for key in keys {
+            if let Some(pending) = self.remove(key)
+                && pending.origin == Origin::Client
+            {
+                self.respond(pending.batch, trouble.response(&pending.id));
+            }
+        }
+        self.link.queue.clear();
+        let mut running: Vec<ExchangeId> = self.exchanges.keys().copied().collect();
+        running.sort_unstable();
+        for exchange in running {
+            self.abort(exchange);
+        }
+        if self.say_goodbye() {
+            self.timers.at(self.now + GOODBYE, Timer::Goodbye);
+        } else {
+            self.leave();
+        }
+    }
+
+    /// Ends a session at the server (2025-11-25 "Session Management"). True if there was one.
+    fn say_goodbye(&mut self) -> bool {
+        let has_session = self.link.session_id.is_some() && self.sse_stream().is_none();
+        if has_session {
+            let outgoing: Outgoing = self.outgoing(Verb::Delete, Bytes::new());
+            let purpose = if self.closing.is_some() { Purpose::Delete } else { Purpose::Tail };
+            let exchange = self.start(purpose, outgoing);
+            if self.closing.is_none() {
+                self.timers.tail(self.now + GOODBYE, exchange);
+            }
+        }
+        has_session
+    }
+
+    /// Nothing is left to do.
+    pub(super) fn leave(&mut self) {
+        if self.closing != Some(Closing::Done) {
+            self.closing = Some(Closing::Done);
+            self.out.push(Action::Exit);
+        }
+    }
+
+    /// Requests of the client that are in flight, for tests.
+    #[doc(hidden)]
+    pub fn is_pending(&self, id: &Id) -> bool {
+        self.by_id
+            .get(id)
+            .and_then(|key| self.pending.get(key))
+            .is_some_and(|pending: &Pending| pending.origin == Origin::Client)
+    }
+}

@@ -1,0 +1,120 @@
+//! From a configuration to a running bridge.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::sync::mpsc;
+
+use crate::bridge;
+use crate::cli::{self, Config, UsageError};
+use crate::http::{HttpClient, HttpOptions, ProxyChoice};
+use crate::message::{self, Message, Parsed};
+use crate::secret::SafeUrl;
+use crate::session::{Session, Settings};
+use crate::state::StateFile;
+use crate::stdio::{Lines, Output};
+use crate::transport::Transport;
+
+/// How long piped scripts that closed stdin may wait for their answers (S5), unless `--drain` says otherwise.
+const PIPED_DRAIN: Duration = Duration::from_secs(30);
+/// How long a program that was started with wrong arguments waits for a first request to answer.
+const FIRST_REQUEST: Duration = Duration::from_secs(3);
+/// Bytes of that request.
+const FIRST_REQUEST_MOST: u64 = 1 << 20;
+
+/// Why the bridge did not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Usage(UsageError),
+    /// stdin or stdout failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Runs the bridge until the client leaves.
+pub async fn run(config: &Config) -> Result<(), Error> {
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    let lines = Lines::open(config.max_message)?;
+    let output = Output::open()?;
+    let client = HttpClient::new(http_options(config), config.server.clone())
+        .map_err(|error| Error::Usage(UsageError::new(error.to_string(), error.hint().unwrap_or_default())))?;
+    let headers: HeaderMap = config.headers.iter().cloned().collect();
+    let mut names: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    let state =
+        config.state_dir.as_deref().map(|directory| StateFile::new(directory, &config.server, &names.join(",")));
+    let memory = state.as_ref().and_then(StateFile::load);
+    let (sender, events) = mpsc::channel(bridge::CHANNEL);
+    let transport = Transport::new(client, config.server.clone(), &headers, config.max_message, sender);
+    let session = Session::new(settings(config), memory);
+    tracing::debug!("bridging to {}", SafeUrl(&config.server));
+    bridge::run(session, transport, events, lines, output, state, config.max_message).await?;
+    Ok(())
+}
+
+fn settings(config: &Config) -> Settings {
+    let random = random();
+    let piped = config.drain == cli::DRAIN && !io::stdin().is_terminal() && !io::stdout().is_terminal();
+    Settings {
+        server: config.server.host_str().map_or_else(|| "the server".into(), str::to_owned),
+        strategy: config.transport,
+        initialize_timeout: config.initialize_timeout,
+        request_timeout: config.request_timeout,
+        drain: if piped { PIPED_DRAIN } else { config.drain },
+        keep_alive: config.keep_alive,
+        tools: config.tool_rules.clone(),
+        nonce: format!("{random:016x}"),
+        seed: random,
+    }
+}
+
+/// Unlike the last time, but no secret: the standard library's own seed.
+fn random() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+fn http_options(config: &Config) -> HttpOptions {
+    HttpOptions {
+        proxy: match &config.proxy {
+            cli::Proxy::Environment => ProxyChoice::Environment,
+            cli::Proxy::Off => ProxyChoice::Off,
+            cli::Proxy::Url(url) => ProxyChoice::Url(url.to_string()),
+        },
+        no_proxy: (!config.no_proxy.is_empty()).then(|| config.no_proxy.join(",")),
+        ca_files: config.ca_files.iter().chain(&config.env_ca_file).cloned().collect(),
+        client_identity: config.client_identity.clone(),
+        ipv4_only: config.ipv4,
+        connect_timeout: config.connect_timeout,
+        headers_timeout: config.headers_timeout,
+        body_timeout: config.body_timeout,
+        cookies: config.cookies,
+        allow_http: config.allow_http,
+        max_body: config.max_message,
+        ..HttpOptions::default()
+    }
+}
+
+/// S4: gives a usage error as the answer to the first request, so that the host can show it.
+pub fn answer_first_request(problem: &str, hint: &str) {
+    let (sender, receiver) = std_mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = Vec::new();
+        let mut stdin = io::Read::take(io::stdin().lock(), FIRST_REQUEST_MOST);
+        let _ = stdin.read_until(b'\n', &mut line);
+        let _ = sender.send(line);
+    });
+    let Ok(line) = receiver.recv_timeout(FIRST_REQUEST) else { return };
+    if let Ok(Parsed::One(Message::Request(request))) = message::parse(&line) {
+        let data = format!("{{\"source\":\"mcp-drawbridge\",\"kind\":\"usage\",\"hint\":{}}}", message::quote(hint));
+        let response = message::error_response(Some(&request.id), message::BRIDGE_ERROR, problem, Some(&data));
+        let mut stdout = io::stdout().lock();
+        let _ = stdout.write_all(&response).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    }
+}

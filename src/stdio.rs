@@ -1,0 +1,325 @@
+//! stdin and stdout, without a thread in between where the system allows it.
+//!
+//! A thread between a pipe and the socket costs more than all else on the message path, so on Linux pipes are opened
+//! again through `/proc/self/fd` (a description of our own, so that our non-blocking mode is not forced on other holders) and
+//! sockets are read and written with `MSG_DONTWAIT`. Anything else (files, terminals, other systems) gets one plain thread each way.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use crate::framing::{Frame, LineSplitter};
+#[cfg(unix)]
+use crate::process::watch_fd;
+
+/// Bytes asked of stdin at a time.
+const READ_SIZE: usize = 64 * 1024;
+/// Lines shorter than this are gathered into one write.
+const GATHER: usize = 16 * 1024;
+/// Bytes gathered before a new buffer is begun.
+const GATHER_MOST: usize = 256 * 1024;
+/// Chunks that a thread may have read or may have left to write.
+const THREAD_CHUNKS: usize = 4;
+
+/// The client's lines.
+pub struct Lines {
+    source: Source,
+    buffer: BytesMut,
+    splitter: LineSplitter,
+    frames: Vec<Frame>,
+    ended: bool,
+}
+
+enum Source {
+    #[cfg(target_os = "linux")]
+    Pipe(tokio::net::unix::pipe::Receiver),
+    #[cfg(unix)]
+    Socket(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>, Box<[u8]>),
+    Thread(mpsc::Receiver<Bytes>),
+}
+
+impl Lines {
+    /// The lines of stdin, each at most `max_line` bytes.
+    pub fn open(max_line: usize) -> io::Result<Self> {
+        let source = Source::open()?;
+        let splitter = LineSplitter::new(max_line);
+        Ok(Self { source, buffer: BytesMut::new(), splitter, frames: Vec::new(), ended: false })
+    }
+
+    /// What came next; `None` at the end. Cancel safe.
+    pub async fn next(&mut self) -> Option<std::vec::Drain<'_, Frame>> {
+        while self.frames.is_empty() {
+            if self.ended {
+                return None;
+            }
+            match self.source.read(&mut self.buffer).await {
+                Some(chunk) => self.splitter.push(chunk, &mut self.frames),
+                None => {
+                    self.ended = true;
+                    self.frames.extend(self.splitter.finish());
+                }
+            }
+        }
+        Some(self.frames.drain(..))
+    }
+}
+
+impl Source {
+    fn open() -> io::Result<Self> {
+        #[cfg(unix)]
+        if let Some(source) = Self::direct() {
+            return Ok(source);
+        }
+        let (sender, receiver) = mpsc::channel(THREAD_CHUNKS);
+        std::thread::Builder::new().name("stdin".into()).spawn(move || read_stdin(&sender))?;
+        Ok(Self::Thread(receiver))
+    }
+
+    #[cfg(unix)]
+    fn direct() -> Option<Self> {
+        use std::os::fd::AsFd as _;
+        use std::os::unix::fs::FileTypeExt as _;
+        let stdin = io::stdin();
+        let owned = stdin.as_fd().try_clone_to_owned().ok()?;
+        let file = std::fs::File::from(owned);
+        let kind = file.metadata().ok()?.file_type();
+        #[cfg(target_os = "linux")]
+        if kind.is_fifo() {
+            return tokio::net::unix::pipe::OpenOptions::new().open_receiver("/proc/self/fd/0").ok().map(Self::Pipe);
+        }
+        if kind.is_socket() {
+            let socket = watch_fd(file.into(), tokio::io::Interest::READABLE).ok()?;
+            return Some(Self::Socket(socket, vec![0; READ_SIZE].into()));
+        }
+        None
+    }
+
+    /// The next bytes; `None` at the end or when stdin cannot be read any more. Cancel safe.
+    async fn read(&mut self, buffer: &mut BytesMut) -> Option<Bytes> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Pipe(pipe) => loop {
+                pipe.readable().await.ok()?;
+                buffer.reserve(READ_SIZE / 4);
+                match pipe.try_read_buf(buffer) {
+                    Ok(0) => return None,
+                    Ok(_) => return Some(buffer.split().freeze()),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return None,
+                }
+            },
+            #[cfg(unix)]
+            Self::Socket(socket, scratch) => loop {
+                let mut guard = socket.readable().await.ok()?;
+                let flags = rustix::net::RecvFlags::DONTWAIT;
+                match guard.try_io(|socket| Ok(rustix::net::recv(socket.get_ref(), &mut **scratch, flags)?.0)) {
+                    Ok(Ok(0)) => return None,
+                    Ok(Ok(n)) => return scratch.get(..n).map(Bytes::copy_from_slice),
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(Err(_)) => return None,
+                    Err(_would_block) => {}
+                }
+            },
+            Self::Thread(receiver) => receiver.recv().await,
+        }
+    }
+}
+
+fn read_stdin(sender: &mpsc::Sender<Bytes>) {
+    use io::Read as _;
+    let mut stdin = io::stdin().lock();
+    let mut buffer = vec![0; READ_SIZE];
+    loop {
+        match stdin.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(n) => {
+                let chunk = buffer.get(..n).map(Bytes::copy_from_slice).unwrap_or_default();
+                if sender.blocking_send(chunk).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The one writer of stdout: whole lines, in order.
+pub struct Output {
+    sink: Sink,
+    queue: VecDeque<Bytes>,
+    gathered: BytesMut,
+    bytes: usize,
+}
+
+enum Sink {
+    #[cfg(target_os = "linux")]
+    Pipe(tokio::net::unix::pipe::Sender),
+    #[cfg(unix)]
+    Socket(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>),
+    Thread(mpsc::Sender<Bytes>),
+}
+
+impl Output {
+    /// Takes stdout.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0 })
+    }
+
+    /// Queues a line; the line feed is added.
+    pub fn push(&mut self, line: Bytes) {
+        self.bytes += line.len() + 1;
+        if line.len() < GATHER {
+            self.gathered.reserve(line.len() + 1);
+            self.gathered.put_slice(&line);
+            self.gathered.put_u8(b'\n');
+            if self.gathered.len() >= GATHER_MOST {
+                self.close_gathered();
+            }
+            return;
+        }
+        self.close_gathered();
+        self.queue.push_back(line);
+        self.queue.push_back(Bytes::from_static(b"\n"));
+    }
+
+    fn close_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.queue.push_back(self.gathered.split().freeze());
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes what can be written now. True if nothing is left.
+    pub fn write_now(&mut self) -> io::Result<bool> {
+        self.close_gathered();
+        while let Some(front) = self.queue.front_mut() {
+            match self.sink.try_write(front) {
+                Ok(n) => {
+                    self.bytes = self.bytes.saturating_sub(n);
+                    let _written = front.split_to(n.min(front.len()));
+                    if front.is_empty() {
+                        self.queue.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.gathered.capacity() > GATHER_MOST {
+            self.gathered = BytesMut::new();
+        }
+        Ok(true)
+    }
+
+    /// Waits until something can be written. Cancel safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.sink.writable().await
+    }
+
+    /// Waits until a writing thread, if there is one, has written all.
+    pub async fn finish(&mut self) {
+        if let Sink::Thread(sender) = &self.sink {
+            // All places free again: the thread has taken all chunks; one more, empty, is taken after the last was written.
+            let _ = sender.send(Bytes::new()).await;
+            let _ = sender.reserve_many(THREAD_CHUNKS).await.map(|_| ());
+        }
+    }
+
+    /// Waits until the reader is gone, where the system tells without a write; else for ever.
+    pub async fn closed(&self) {
+        match &self.sink {
+            #[cfg(target_os = "linux")]
+            Sink::Pipe(pipe) => {
+                let _ = pipe.ready(tokio::io::Interest::ERROR).await;
+            }
+            #[cfg(unix)]
+            Sink::Socket(_) => std::future::pending().await,
+            Sink::Thread(sender) => sender.closed().await,
+        }
+    }
+}
+
+impl Sink {
+    fn open() -> io::Result<Self> {
+        #[cfg(unix)]
+        if let Some(sink) = Self::direct() {
+            return Ok(sink);
+        }
+        let (sender, receiver) = mpsc::channel(THREAD_CHUNKS);
+        std::thread::Builder::new().name("stdout".into()).spawn(move || write_stdout(receiver))?;
+        Ok(Self::Thread(sender))
+    }
+
+    #[cfg(unix)]
+    fn direct() -> Option<Self> {
+        use std::os::fd::AsFd as _;
+        use std::os::unix::fs::FileTypeExt as _;
+        let stdout = io::stdout();
+        let owned = stdout.as_fd().try_clone_to_owned().ok()?;
+        let file = std::fs::File::from(owned);
+        let kind = file.metadata().ok()?.file_type();
+        #[cfg(target_os = "linux")]
+        if kind.is_fifo() {
+            return tokio::net::unix::pipe::OpenOptions::new().open_sender("/proc/self/fd/1").ok().map(Self::Pipe);
+        }
+        if kind.is_socket() {
+            return watch_fd(file.into(), tokio::io::Interest::WRITABLE).ok().map(Self::Socket);
+        }
+        None
+    }
+
+    fn try_write(&self, bytes: &Bytes) -> io::Result<usize> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Pipe(pipe) => pipe.try_write(bytes),
+            #[cfg(unix)]
+            Self::Socket(socket) => {
+                use rustix::net::SendFlags;
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                // Readiness is asked for only after the kernel said that there is no room: the first try costs no wait.
+                Ok(rustix::net::send(socket.get_ref(), bytes, flags)?)
+            }
+            Self::Thread(sender) => match sender.try_send(bytes.clone()) {
+                Ok(()) => Ok(bytes.len()),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(io::ErrorKind::WouldBlock.into()),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            },
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Pipe(pipe) => pipe.writable().await,
+            #[cfg(unix)]
+            Self::Socket(socket) => {
+                let mut guard = socket.writable().await?;
+                // The send that follows tells whether there is room; what epoll said is used up.
+                guard.clear_ready();
+                Ok(())
+            }
+            Self::Thread(sender) => match sender.reserve().await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            },
+        }
+    }
+}
+
+fn write_stdout(mut receiver: mpsc::Receiver<Bytes>) {
+    use io::Write as _;
+    let mut stdout = io::stdout().lock();
+    while let Some(chunk) = receiver.blocking_recv() {
+        if stdout.write_all(&chunk).is_err() || stdout.flush().is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Carries out one HTTP exchange and reports it as inputs for the session.
+//!
+//! What to send is the session's decision; here are only headers, the body's reading, and the bound on connections.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use url::Url;
+
+use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
+use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb};
+use crate::sse;
+
+/// Bytes of an error body that are read.
+const MAX_ERROR_BODY: usize = 1 << 20;
+/// Exchanges that may be at the start at one time: more would only be more connections (HTTP/1.1), not more speed.
+const MAX_STARTING: usize = 100;
+/// An exchange that has no answer after this time gives its place to the next, so that slow calls do not hold up fast ones.
+const STARTING_TIME: Duration = Duration::from_millis(100);
+/// Files that the process needs beside its connections.
+const OTHER_FILES: usize = 32;
+/// Exchanges in flight at one time, however many files may be open.
+const MAX_IN_FLIGHT: usize = 4096;
+
+static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+static NAME: HeaderName = HeaderName::from_static("mcp-name");
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Starts exchanges.
+#[derive(Clone)]
+pub struct Transport {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: HttpClient,
+    server: Url,
+    /// Headers of the user and of every request.
+    post_headers: HeaderMap,
+    get_headers: HeaderMap,
+    max_message: usize,
+    starting: Semaphore,
+    in_flight: Semaphore,
+    events: mpsc::Sender<Input>,
+}
+
+impl Transport {
+    /// A transport to one server. `headers` are the user's; they go to this server's origin alone.
+    pub fn new(
+        client: HttpClient,
+        server: Url,
+        headers: &HeaderMap,
+        max_message: usize,
+        events: mpsc::Sender<Input>,
+    ) -> Self {
+        let mut post_headers = HeaderMap::new();
+        post_headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        post_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut get_headers = HeaderMap::new();
+        get_headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        for (name, value) in headers {
+            post_headers.insert(name, value.clone());
+            get_headers.insert(name, value.clone());
+        }
+        let in_flight = Semaphore::new(open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT));
+        let starting = Semaphore::new(MAX_STARTING);
+        Self {
+            inner: Arc::new(Inner {
+                client,
+                server,
+                post_headers,
+                get_headers,
+                max_message,
+                starting,
+                in_flight,
+                events,
+            }),
+        }
+    }
+
+    /// Begins an exchange on the current runtime. What comes of it is sent as inputs; the last of them ends it.
+    pub fn start(&self, exchange: ExchangeId, outgoing: Outgoing) -> AbortHandle {
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move { inner.run(exchange, outgoing).await }).abort_handle()
+    }
+}
+
+impl Inner {
+    async fn run(&self, exchange: ExchangeId, outgoing: Outgoing) {
+        let last = match self.exchange(exchange, outgoing).await {
+            Ok(last) => last,
+            Err(failure) => Input::Failed { exchange, failure },
+        };
+        // The bridge is gone if this fails.
+        let _ = self.events.send(last).await;
+    }
+
+    async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Input, Failure> {
+        let request = self.request(outgoing)?;
+        // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file. Never closed.
+        let _in_flight = self.in_flight.acquire().await.ok();
+        let response = self.send(request).await.map_err(failure)?;
+        let head = head(&response);
+        if (200..300).contains(&head.status) && head.content == Content::EventStream {
+            return Ok(self.stream(exchange, head, response).await);
+        }
+        if (200..300).contains(&head.status) {
+            let body = response.bytes(self.max_message).await.map_err(failure)?;
+            return Ok(Input::Answer { exchange, head, body });
+        }
+        // An error body is for people; one that cannot be read does not hide the status.
+        let body = response.bytes(MAX_ERROR_BODY).await.unwrap_or_default();
+        Ok(Input::Answer { exchange, head, body })
+    }
+
+    /// Sends, with a bound on how many connections are opened at once.
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let starting = self.starting.acquire().await.ok();
+        let mut sending = std::pin::pin!(self.client.send(request));
+        tokio::select! {
+            biased;
+            response = &mut sending => return response,
+            () = tokio::time::sleep(STARTING_TIME) => drop(starting),
+        }
+        sending.await
+    }
+
+    /// Reads an event stream to its end.
+    async fn stream(&self, exchange: ExchangeId, head: Head, mut response: HttpResponse) -> Input {
+        if self.events.send(Input::Opened { exchange, head }).await.is_err() {
+            return Input::Ended { exchange, failure: None };
+        }
+        let mut decoder = sse::Decoder::new(sse::Limits { max_event: self.max_message, ..sse::Limits::default() });
+        loop {
+            let chunk = match response.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Input::Ended { exchange, failure: None },
+                Err(error) => return Input::Ended { exchange, failure: Some(failure(error)) },
+            };
+            let mut events = Vec::new();
+            let decoded = decoder.push(&chunk, &mut events);
+            if !events.is_empty() && self.events.send(Input::Events { exchange, events }).await.is_err() {
+                return Input::Ended { exchange, failure: None };
+            }
+            if let Err(error) = decoded {
+                let hint = Some("--max-message raises the limit".to_owned());
+                let failure = Failure { kind: FailureKind::TooLarge, unsent: false, message: error.to_string(), hint };
+                return Input::Ended { exchange, failure: Some(failure) };
+            }
+        }
+    }
+
+    fn request(&self, outgoing: Outgoing) -> Result<HttpRequest, Failure> {
+        let url = match &outgoing.target {
+            Target::Server => self.server.clone(),
+            Target::Endpoint(reference) => self.endpoint(reference)?,
+        };
+        let (method, base) = match outgoing.verb {
+            Verb::Post => (Method::POST, &self.post_headers),
+            Verb::Get => (Method::GET, &self.get_headers),
+            Verb::Delete => (Method::DELETE, &self.get_headers),
+        };
+        let mut headers = base.clone();
+        set(&mut headers, &SESSION_ID, outgoing.session_id.as_deref());
+        set(&mut headers, &PROTOCOL_VERSION, outgoing.version.as_deref());
+        set(&mut headers, &LAST_EVENT_ID, outgoing.last_event_id.as_deref());
+        if let Some(modern) = &outgoing.modern {
+            set(&mut headers, &PROTOCOL_VERSION, Some(&modern.version));
+            set(&mut headers, &METHOD, Some(&modern.method));
+            set(&mut headers, &NAME, modern.name.as_deref());
+        }
+        let event_stream = outgoing.verb != Verb::Delete;
+        Ok(HttpRequest { method, url, headers, body: outgoing.body, redirects: RedirectRule::SameOrigin, event_stream })
+    }
+
+    /// The address that an `endpoint` event names: relative to the server's URL, and of the same origin
+    /// (2024-11-05 "HTTP with SSE"; threat rows 43 and 44).
+    fn endpoint(&self, reference: &str) -> Result<Url, Failure> {
+        let refused = |message: String| Failure {
+            kind: FailureKind::Policy,
+            unsent: true,
+            message,
+            hint: Some("the server's configuration is at fault; the bridge sends nothing there".into()),
+        };
+        let url = self
+            .server
+            .join(reference)
+            .map_err(|_| refused("the server's endpoint event names no usable address".into()))?;
+        if url.origin() != self.server.origin() || !url.username().is_empty() || url.password().is_some() {
+            let named = url.origin().ascii_serialization();
+            return Err(refused(format!(
+                "rule endpoint-same-origin: the server's endpoint event names another origin, {named}"
+            )));
+        }
+        Ok(url)
+    }
+}
+
+/// Sets a header whose value is known to be plain; one that is not is left out.
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<&str>) {
+    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        headers.insert(name, value);
+    }
+}
+
+fn head(response: &HttpResponse) -> Head {
+    let text = |name: &HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok());
+    let content = text(&CONTENT_TYPE).unwrap_or_default();
+    let essence = content.split(';').next().unwrap_or_default().trim();
+    let content = if essence.eq_ignore_ascii_case("application/json") {
+        Content::Json
+    } else if essence.eq_ignore_ascii_case("text/event-stream") {
+        Content::EventStream
+    } else {
+        Content::Other(content.to_ascii_lowercase())
+    };
+    let session_id = response.headers.get(&SESSION_ID).map(|value| {
+        // 2025-11-25 "Session Management": visible ASCII only.
+        let visible = !value.is_empty() && value.as_bytes().iter().all(|byte| (0x21..=0x7E).contains(byte));
+        if visible { value.to_str().map(str::to_owned).map_err(|_| ()) } else { Err(()) }
+    });
+    Head {
+        status: response.status.as_u16(),
+        content,
+        session_id,
+        retry_after: text(&RETRY_AFTER).and_then(|text| retry_after(text, SystemTime::now())),
+    }
+}
+
+/// `Retry-After`: seconds or an HTTP date (RFC 9110 §10.2.3).
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let when = httpdate::parse_http_date(text).ok()?;
+    Some(when.duration_since(now).unwrap_or_default())
+}
+
+fn failure(error: HttpError) -> Failure {
+    let kind = match error.kind() {
+        HttpErrorKind::Dns => FailureKind::Dns,
+        HttpErrorKind::Connect => FailureKind::Connect,
+        HttpErrorKind::Tls => FailureKind::Tls,
+        HttpErrorKind::Proxy => FailureKind::Proxy,
+        HttpErrorKind::Timeout => FailureKind::Timeout,
+        HttpErrorKind::Cut => FailureKind::Cut,
+        HttpErrorKind::TooLarge => FailureKind::TooLarge,
+        HttpErrorKind::Redirect => FailureKind::Redirect,
+        HttpErrorKind::Policy { .. } => FailureKind::Policy,
+        _ => FailureKind::Malformed,
+    };
+    Failure { kind, unsent: error.surely_unsent(), message: error.to_string(), hint: error.hint() }
+}
+
+/// How many files may be open: each connection is one.
+fn open_files() -> usize {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        limit.current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    }
+    #[cfg(not(unix))]
+    usize::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now), Some(Duration::from_secs(10)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:27 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("-1", now), None);
+    }
+}
