@@ -506,8 +506,8 @@ fn parse_line(bytes: &[u8]) -> Result<Line, String> {
     if text.contains(['\r', '\u{2028}', '\u{2029}', '\u{85}']) {
         return Err(format!("a line with another line end in it: {:?}", shown()));
     }
-    // What lies too deep for a tree is still JSON.
-    let value = serde_json::from_str::<Value>(text).or_else(|_| shallow(text));
+    // What a tree cannot hold (too deep, a number without bounds) is still JSON.
+    let value = serde_json::from_str::<Value>(text).or_else(|_| readable(text, 4));
     let value = value.map_err(|error| format!("not JSON ({error}): {:?}", shown()))?;
     for message in messages(&value) {
         check_message(message).map_err(|why| format!("{why}: {:?}", shown()))?;
@@ -515,11 +515,15 @@ fn parse_line(bytes: &[u8]) -> Result<Line, String> {
     Ok(Line { at: Instant::now(), text: text.to_owned(), value })
 }
 
-/// A message whose members are too deep to be read.
-fn shallow(text: &str) -> Result<Value, serde_json::Error> {
+/// An object without the parts that a tree cannot hold.
+fn readable(text: &str, depth: u32) -> Result<Value, serde_json::Error> {
     use serde_json::value::RawValue;
     let members: HashMap<String, &RawValue> = serde_json::from_str(text)?;
-    let value = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::from("(deep)"));
+    let value = |raw: &RawValue| match serde_json::from_str(raw.get()) {
+        Ok(value) => value,
+        Err(_) if depth > 0 => readable(raw.get(), depth - 1).unwrap_or_else(|_| Value::from("(unreadable)")),
+        Err(_) => Value::from("(unreadable)"),
+    };
     Ok(members.into_iter().map(|(name, raw)| (name, value(raw))).collect::<serde_json::Map<_, _>>().into())
 }
 
