@@ -10,4 +10,5 @@ mod support;
 
 mod answers;
 mod end;
+mod input;
 mod start;
