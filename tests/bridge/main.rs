@@ -10,5 +10,7 @@ mod support;
 
 mod answers;
 mod end;
+mod flow;
 mod input;
 mod start;
+mod streams;

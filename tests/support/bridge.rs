@@ -134,7 +134,7 @@ impl Setup {
             cancelled: HashSet::new(),
             last_id: 0,
             ended: None,
-            checks_responses: true,
+            reads: false,
         };
         if !self.unread {
             bridge.read();
@@ -181,7 +181,8 @@ pub struct Bridge {
     cancelled: HashSet<String>,
     last_id: i64,
     ended: Option<ExitStatus>,
-    checks_responses: bool,
+    /// The driver reads stdout, and so can judge it.
+    reads: bool,
 }
 
 /// What a whole run left.
@@ -198,6 +199,7 @@ impl Bridge {
     /// Begins to read stdout.
     pub fn read(&mut self) {
         let stdout = self.stdout.take().expect("not read yet");
+        self.reads = true;
         let heard = Arc::clone(&self.heard);
         std::thread::spawn(move || {
             let mut reader = BufReader::with_capacity(1 << 16, stdout);
@@ -222,7 +224,6 @@ impl Bridge {
 
     /// stdout itself, of a bridge that was started [`Setup::unread`].
     pub fn take_stdout(&mut self) -> Box<dyn Read + Send> {
-        self.checks_responses = false;
         self.stdout.take().expect("not read yet")
     }
 
@@ -407,7 +408,7 @@ impl Bridge {
 
     /// The most bytes that were ever resident.
     pub fn peak_rss(&self) -> Option<usize> {
-        status_bytes(self.pid(), "VmHWM:")
+        peak_rss_of(self.pid())
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -447,7 +448,7 @@ impl Bridge {
         assert!(status.success(), "{status}\n{}", self.report());
         // All that is in the pipe.
         let ended = within(LIMIT, || match self.heard.lines.lock().unwrap().1.clone() {
-            Ended::No if self.stdout.is_none() => None,
+            Ended::No if self.reads => None,
             ended => Some(ended),
         });
         if let Some(Ended::Broken(why)) = ended {
@@ -457,7 +458,7 @@ impl Bridge {
             let _ = reader.join();
         }
         let (lines, stderr) = (self.lines(), self.stderr());
-        if self.checks_responses {
+        if self.reads {
             self.check_responses();
         }
         assert!(
@@ -559,6 +560,16 @@ fn check_message(message: &Value) -> Result<(), &'static str> {
         }
         _ => Err("neither a request nor a response"),
     }
+}
+
+/// The most bytes that were ever resident in a process; `None` where the system does not tell.
+pub fn peak_rss_of(pid: u32) -> Option<usize> {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// Kills a bridge that another thread is busy with.
+pub fn kill_own(pid: u32) {
+    let _ = kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL);
 }
 
 fn status_bytes(pid: u32, field: &str) -> Option<usize> {
