@@ -326,7 +326,7 @@ fn paths(flag: &str, texts: &[String]) -> Result<Vec<PathBuf>, UsageError> {
 }
 
 /// Why a file cannot be read, for a person.
-fn cause(error: &io::Error) -> String {
+pub(crate) fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
