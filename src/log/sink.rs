@@ -197,9 +197,6 @@ mod tests {
     /// Long enough for a busy machine, short enough to notice a hang.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// At least what a pipe of any system holds by default.
-    const PIPE_BYTES: usize = 64 * 1024;
-
     fn line() -> Line {
         Line::dropped(1)
     }
@@ -237,10 +234,11 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let sink = Sink::new(STYLE, Box::new(writer));
         let start = Instant::now();
-        // First fill the pipe. Once the thread has taken more than a pipe holds, it must be waiting for the reader.
+        // One batch that no pipe holds: once the thread has taken it, it waits for the reader.
         let first = MAX_QUEUE_BYTES / length();
-        (0..first).for_each(|_| sink.send(&line()));
-        while first * length() - sink.shared.lock().queue.len() <= PIPE_BYTES {
+        sink.shared.lock().queue = line().render(STYLE).repeat(first - 1).into_bytes();
+        sink.send(&line());
+        while !sink.shared.lock().queue.is_empty() {
             assert!(start.elapsed() < PATIENCE);
             thread::sleep(Duration::from_millis(1));
         }
