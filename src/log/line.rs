@@ -294,6 +294,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
     #[test]
     fn times_are_rfc_3339() {
@@ -368,30 +370,33 @@ mod tests {
         assert_eq!(kept(format_args!("{longest}")), longest);
         assert_eq!(kept(format_args!("{longest}b")), format!("{longest}…"));
         assert_eq!(
-            kept(format_args!("{:?}", Endless)),
+            kept(format_args!("{Endless:?}")),
             format!("{}…", "é".repeat(MAX_VALUE_BYTES / 2))
         );
     }
 
+    /// Keeps the last event as a line.
+    struct Keep(Arc<Mutex<String>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Keep {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let style = Style {
+                format: LogFormat::Text,
+                time: false,
+            };
+            *self.0.lock().unwrap() = Line::read(event).render(style);
+        }
+    }
+
     #[test]
     fn an_event_is_cut_at_its_limit() {
-        let memory = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
-        struct Keep(std::sync::Arc<std::sync::Mutex<String>>);
-        impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Keep {
-            fn on_event(&self, event: &Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-                *self.0.lock().unwrap() = Line::read(event).render(Style {
-                    format: LogFormat::Text,
-                    time: false,
-                });
-            }
-        }
-        use tracing_subscriber::layer::SubscriberExt as _;
-        let subscriber = tracing_subscriber::registry().with(Keep(memory.clone()));
+        let kept = Arc::new(Mutex::new(String::new()));
+        let subscriber = tracing_subscriber::registry().with(Keep(Arc::clone(&kept)));
         let long = "x".repeat(MAX_VALUE_BYTES);
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(a = %long, b = %long, c = %long, d = ?Endless, e = %long, f = 5, "m");
         });
-        let text = memory.lock().unwrap().clone();
+        let text = kept.lock().unwrap().clone();
         assert_eq!(text.matches('x').count(), 3 * MAX_VALUE_BYTES);
         assert!(text.len() < MAX_EVENT_BYTES + 100, "{}", text.len());
         assert!(text.ends_with(" e=… f=5\n"), "{text}");
