@@ -148,9 +148,9 @@ class Peer:
             self.session = self.client.session
             if mode == "2026-07-28":
                 # This mode adopts the version without asking; the server's name is learnt by asking.
-                discovered = await self.session.discover()
-                info = (discovered.meta or {}).get("io.modelcontextprotocol/serverInfo", {})
-                return info.get("name"), self.client.protocol_version
+                discovered = await self.session.send_discover(mode)
+                info = discovered["_meta"]["io.modelcontextprotocol/serverInfo"]
+                return info["name"], self.client.protocol_version
             return self.client.server_info.name, self.client.protocol_version
         read, write = await stack.enter_async_context(stdio_client(bridge()))
         self.client = self.session = await stack.enter_async_context(ClientSession(read, write, **CALLBACKS))
