@@ -184,6 +184,7 @@ impl Tools {
             let hints = Hints {
                 read_only: annotations.read_only_hint == true,
                 idempotent: annotations.idempotent_hint == true,
+                list: self.list,
             };
             if (self.known.len() < MAX_TOOLS || self.known.contains_key(&*tool.name)) && tool.name.len() <= MAX_NAME {
                 self.known.insert(tool.name.as_ref().into(), hints);
