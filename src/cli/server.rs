@@ -125,6 +125,7 @@ fn no_scheme(text: &str) -> UsageError {
     let guess = Url::parse(&format!("https://{text}"));
     match guess {
         Ok(mut guess) if is_host && guess.username().is_empty() && guess.password().is_none() => {
+            guess.set_query(None);
             if is_loopback(&guess) {
                 // The crate lets http and https be exchanged; should it refuse, the guess stays https.
                 let _ = guess.set_scheme("http");
@@ -132,7 +133,7 @@ fn no_scheme(text: &str) -> UsageError {
             let guess = SafeUrl(&guess);
             UsageError::new(
                 "the server URL has no scheme",
-                format!("Did you mean {guess}?"),
+                format!("Write it in front, as in {guess}."),
             )
         }
         _ => UsageError::new(
@@ -280,13 +281,16 @@ mod tests {
         let table = [
             (
                 "example.com/mcp?key=s3cr3t",
-                "Did you mean https://example.com/mcp?…?",
+                "Write it in front, as in https://example.com/mcp.",
             ),
             (
                 "localhost:3000/mcp",
-                "Did you mean http://localhost:3000/mcp?",
+                "Write it in front, as in http://localhost:3000/mcp.",
             ),
-            ("127.0.0.1:3000", "Did you mean http://127.0.0.1:3000/?"),
+            (
+                "127.0.0.1:3000",
+                "Write it in front, as in http://127.0.0.1:3000/.",
+            ),
         ];
         for (text, hint) in table {
             assert_eq!(parse(text, false).unwrap_err().hint, hint);
