@@ -335,7 +335,7 @@ impl Session {
     }
 
     /// The connection broke, or the stream ended, after the request was sent and before its answer.
-    fn cut_off(&mut self, key: Key, failure: Option<&Failure>) {
+    pub(super) fn cut_off(&mut self, key: Key, failure: Option<&Failure>) {
         let now = self.now;
         let safe = self.is_safe(key);
         let pause = self.backoff(key);
