@@ -8,7 +8,7 @@
 //! - cookies are kept for the server alone ([`cookies`]); errors are told for people (`error.rs`, `classify.rs`).
 //!
 //! Limits of the libraries beneath, stated because they are relied on: a response head over HTTP/1.1 has at most 100 fields
-//! and 408 KiB, over HTTP/2 16 KiB; a proxy's answer to CONNECT 8 KiB and 100 fields. Interim responses (1xx) are skipped.
+//! and about 408 KiB, over HTTP/2 16 KiB; a proxy's answer to CONNECT 8 KiB and 100 fields. Interim responses (1xx) are skipped.
 //!
 //! A client for an `http` server sets up no TLS. For `https` the system's roots are read on a helper thread while name lookup, TCP and
 //! the first half of the handshake run.

@@ -181,19 +181,17 @@ impl AddressClass {
             Self::of_v4(Ipv4Addr::new(a, b, c, d))
         };
         match ip.segments() {
-            // Mapped (RFC 4291 2.5.5.2), compatible (2.5.5.1), translated (RFC 7915).
-            [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
-                v4(high, low)
-            }
-            // NAT64: well-known (RFC 6052) and local-use (RFC 8215) prefix.
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-            [0x64, 0xff9b, 1, ..] => Self::Private,
+            // An IPv4 address in it: mapped (RFC 4291 2.5.5.2), compatible (2.5.5.1), translated (RFC 7915), NAT64 (RFC 6052),
             // 6to4 (RFC 3056).
-            [0x2002, high, low, ..] => v4(high, low),
+            [0, 0, 0, 0, 0, 0xffff | 0, high, low]
+            | [0, 0, 0, 0, 0xffff, 0, high, low]
+            | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+            | [0x2002, high, low, ..] => v4(high, low),
             // EC2.
             [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Self::CloudMetadata,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Private,
+            // Local-use NAT64 (RFC 8215), unique local, site-local.
+            [0x64, 0xff9b, 1, ..] | [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Private,
             [0xff00..=0xffff, ..] => Self::Multicast,
             // Protocol assignments with Teredo and ORCHID, documentation.
             [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Self::Reserved,
@@ -535,4 +533,286 @@ pub fn shown_text(text: &str) -> String {
         out.push_str("...");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn policy(server: &str) -> Policy {
+        Policy::new(&url(server), true, false).unwrap()
+    }
+
+    #[test]
+    fn origins() {
+        #[rustfmt::skip]
+        let table = [
+            ("https://A.example/x?y#z", "https://a.example:443", true),
+            ("https://a.example", "http://a.example", false),
+            ("https://a.example", "https://a.example:444", false),
+            ("https://a.example", "https://a.example.", false),
+            ("https://a.example", "https://b.example", false),
+            ("http://127.0.0.1", "http://localhost", false),
+            ("http://127.0.0.1:80", "http://2130706433/", true),
+            ("http://[::1]:1", "http://[0:0::1]:1/x", true),
+            ("data:x", "data:x", false),
+        ];
+        for (a, b, same) in table {
+            assert_eq!(same_origin(&url(a), &url(b)), same, "{a} {b}");
+            if let Some(origin) = Origin::of(&url(a)) {
+                assert_eq!(origin.is(&url(b)), same, "{a} {b}");
+            }
+        }
+        #[rustfmt::skip]
+        let texts = [
+            ("https://a.example:443/x", "https://a.example"), ("http://a.example:443", "http://a.example:443"),
+            ("http://[::1]:80/", "http://[::1]"), ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ];
+        for (text, origin) in texts {
+            assert_eq!(Origin::of(&url(text)).unwrap().to_string(), origin);
+        }
+    }
+
+    #[test]
+    fn only_the_default_ports_are_an_upgrade() {
+        #[rustfmt::skip]
+        let table = [
+            ("http://a.example/x", "https://a.example/y", true), ("http://a.example", "https://b.example", false),
+            ("http://a.example:8080", "https://a.example", false), ("http://a.example", "https://a.example:8443", false),
+            ("https://a.example", "https://a.example", false), ("https://a.example", "http://a.example", false),
+        ];
+        for (from, to, upgrade) in table {
+            let origin = Origin::of(&url(from)).unwrap();
+            assert_eq!(origin.upgrades_to(&url(to)), upgrade, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn address_classes() {
+        use AddressClass::{
+            CloudMetadata, LinkLocal, Loopback, Multicast, Private, Public, Reserved, Unspecified,
+        };
+        #[rustfmt::skip]
+        let table: &[(AddressClass, &[&str])] = &[
+            (Public, &[
+                "1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0", "169.253.255.255",
+                "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0", "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0",
+                "223.255.255.255", "2600::1", "2001:200::", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::",
+            ]),
+            (Loopback, &["127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1", "::ffff:0:7f00:1"]),
+            (Private, &[
+                "10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255", "100.64.0.0", "100.127.255.255",
+                "fc00::", "fdff:ffff::", "fec0::1", "::ffff:10.0.0.1", "64:ff9b:1::1", "2002:a00:1::", "64:ff9b::c0a8:1",
+            ]),
+            (LinkLocal, &["169.254.0.0", "169.254.169.254", "169.254.255.255", "fe80::1", "febf::1", "::ffff:169.254.169.254", "::a9fe:a9fe"]),
+            (CloudMetadata, &["100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "::ffff:168.63.129.16"]),
+            (Multicast, &["224.0.0.1", "239.255.255.255", "ff02::1", "ffff::"]),
+            (Unspecified, &["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "::2"]),
+            (Reserved, &[
+                "192.0.0.1", "192.0.2.1", "192.88.99.1", "198.18.0.0", "198.19.255.255", "198.51.100.1", "203.0.113.1", "240.0.0.0", "255.255.255.255",
+                "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1", "3fff::1", "100::1", "5f00::1", "4000::", "1::",
+            ]),
+        ];
+        for (class, addresses) in table {
+            for address in *addresses {
+                assert_eq!(
+                    AddressClass::of(address.parse().unwrap()),
+                    *class,
+                    "{address}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_servers_url() {
+        #[rustfmt::skip]
+        let table: &[(&str, bool, Result<&str, &str>)] = &[
+            ("https://a.example/mcp", false, Ok("https://a.example/mcp")),
+            ("  https://a.example/mcp\n", false, Ok("https://a.example/mcp")),
+            ("https://a.example/mcp?key=1#frag", false, Ok("https://a.example/mcp?key=1")),
+            ("HTTPS://A.Example:443", false, Ok("https://a.example/")),
+            ("https://bücher.example/ü", false, Ok("https://xn--bcher-kva.example/%C3%BC")),
+            ("https://10.0.0.1/mcp", false, Ok("https://10.0.0.1/mcp")),
+            ("http://localhost:3000/mcp", false, Ok("http://localhost:3000/mcp")),
+            ("http://app.localhost/mcp", false, Ok("http://app.localhost/mcp")),
+            ("http://127.0.0.1:1", false, Ok("http://127.0.0.1:1/")),
+            ("http://127.9.9.9", false, Ok("http://127.9.9.9/")),
+            ("http://[::1]:8080/x", false, Ok("http://[::1]:8080/x")),
+            ("http://2130706433/", false, Ok("http://127.0.0.1/")),
+            ("http://0177.0.0.1/", false, Ok("http://127.0.0.1/")),
+            ("http://a.example", true, Ok("http://a.example/")),
+            ("http://169.254.169.254/", true, Ok("http://169.254.169.254/")),
+            ("http://a.example", false, Err("plain-http")),
+            ("http://localhost.evil.example", false, Err("plain-http")),
+            ("http://notlocalhost", false, Err("plain-http")),
+            ("http://0.0.0.0:8000", false, Err("plain-http")),
+            ("http://10.0.0.1", false, Err("plain-http")),
+            ("http://localhost@evil.example", false, Err("url-userinfo")),
+            ("https://u:p@a.example", false, Err("url-userinfo")),
+            ("https://u@a.example", false, Err("url-userinfo")),
+            ("http://evil.example\\@127.0.0.1/", false, Err("url-characters")),
+            ("https://a.example/\tx", false, Err("url-characters")),
+            ("https://a.example/a b", false, Err("url-characters")),
+            ("https://a.example/\u{202e}x", false, Ok("https://a.example/%E2%80%AEx")),
+            ("https://a.example/\u{7f}", false, Err("url-characters")),
+            ("https://a b.example/", false, Err("url-characters")),
+            ("https://a%00.example/", false, Err("url-characters")),
+            ("a.example/mcp", false, Err("url-scheme")),
+            ("a.example:8080/mcp", false, Err("url-scheme")),
+            ("localhost:3000", false, Err("url-scheme")),
+            ("ftp://a.example", true, Err("url-scheme")),
+            ("file:///etc/passwd", true, Err("url-scheme")),
+            ("javascript:alert(1)", true, Err("url-scheme")),
+            ("--debug", false, Err("url-scheme")),
+            ("https://", false, Err("url-host")),
+            ("", false, Err("url-scheme")),
+        ];
+        for (text, allow_http, want) in table {
+            let got = parse_server(text, *allow_http);
+            let got = got.as_ref().map(Url::as_str).map_err(|r| r.rule);
+            assert_eq!(got, *want, "{text}");
+        }
+        assert_eq!(
+            parse_server("http://a.example", false).unwrap_err().flag,
+            Some(ALLOW_HTTP)
+        );
+        let long = format!("https://a.example/{}", "x".repeat(MAX_URL));
+        assert_eq!(parse_server(&long, false).unwrap_err().rule, "url-length");
+        let hint = parse_server("a.example:8080/mcp", false)
+            .unwrap_err()
+            .hint
+            .unwrap();
+        assert_eq!(hint, "write https://a.example:8080/mcp");
+    }
+
+    /// What kinds of servers may lead us where.
+    #[test]
+    fn named_urls() {
+        const PUBLIC: &str = "https://server.example/mcp";
+        const LOCAL: &str = "http://localhost:3000/mcp";
+        const PRIVATE: &str = "https://10.1.1.1/mcp";
+        #[rustfmt::skip]
+        let table: &[(&str, &str, Result<(), &str>)] = &[
+            (PUBLIC, "https://auth.example/x?y=z", Ok(())),
+            (PUBLIC, "https://server.example:8443/", Ok(())),
+            (PUBLIC, "https://8.8.8.8/", Ok(())),
+            (PUBLIC, "https://127.0.0.1/", Err("address-loopback")),
+            (PUBLIC, "http://localhost/", Err("address-loopback")),
+            (PUBLIC, "https://x.localhost/", Err("address-loopback")),
+            (PUBLIC, "https://[::1]/", Err("address-loopback")),
+            (PUBLIC, "https://[::ffff:127.0.0.1]/", Err("address-loopback")),
+            (PUBLIC, "https://0x7f.1/", Err("address-loopback")),
+            (PUBLIC, "https://10.0.0.1/", Err("address-private")),
+            (PUBLIC, "https://[fd00::1]/", Err("address-private")),
+            (PUBLIC, "https://169.254.169.254/", Err("address-special")),
+            (PUBLIC, "https://[64:ff9b::a9fe:a9fe]/", Err("address-special")),
+            (PUBLIC, "https://0.0.0.0/", Err("address-special")),
+            (PUBLIC, "https://u@auth.example/", Err("url-userinfo")),
+            (PUBLIC, "https://auth.example/#x", Err("url-fragment")),
+            (PUBLIC, "ftp://auth.example/", Err("url-scheme")),
+            (PUBLIC, "smb://auth.example/", Err("url-scheme")),
+            (LOCAL, "http://127.0.0.1:4000/", Ok(())),
+            (LOCAL, "https://10.0.0.1/", Ok(())),
+            (LOCAL, "https://auth.example/", Ok(())),
+            (LOCAL, "https://169.254.169.254/", Err("address-special")),
+            (PRIVATE, "https://10.2.2.2/", Ok(())),
+            (PRIVATE, "https://127.0.0.1/", Err("address-loopback")),
+        ];
+        for (server, text, want) in table {
+            let policy = Policy::new(&url(server), false, false).unwrap();
+            let got = policy.check_url(&url(text), Purpose::Fetch);
+            assert_eq!(got.map_err(|r| r.rule), *want, "{server} names {text}");
+        }
+        // http to a public host needs its own option, private addresses theirs, special ones have none.
+        let strict = Policy::new(&url(PUBLIC), false, false).unwrap();
+        let plain = strict
+            .check_url(&url("http://auth.example/"), Purpose::Fetch)
+            .unwrap_err();
+        assert_eq!((plain.rule, plain.flag), ("plain-http", Some(ALLOW_HTTP)));
+        let private = strict
+            .check_url(&url("https://10.0.0.1/"), Purpose::Fetch)
+            .unwrap_err();
+        assert_eq!(private.flag, Some(ALLOW_PRIVATE));
+        let lax = Policy::new(&url(PUBLIC), true, true).unwrap();
+        assert!(
+            lax.check_url(&url("http://10.0.0.1/"), Purpose::Fetch)
+                .is_ok()
+        );
+        let special = lax
+            .check_url(&url("http://169.254.169.254/"), Purpose::Fetch)
+            .unwrap_err();
+        assert_eq!((special.rule, special.flag), ("address-special", None));
+        assert!(
+            lax.check_url(&url("https://127.0.0.1/"), Purpose::Fetch)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn resolved_addresses() {
+        let policy = policy("https://server.example/mcp");
+        let inside = "10.0.0.1".parse().unwrap();
+        assert!(
+            policy
+                .check_address(inside, "server.example", Purpose::Fetch)
+                .is_ok()
+        );
+        assert!(
+            policy
+                .check_address(inside, "other.example", Purpose::Fetch)
+                .is_err()
+        );
+        assert!(
+            policy
+                .check_address(inside, "server.example.", Purpose::Fetch)
+                .is_err()
+        );
+        assert!(
+            policy
+                .check_address("8.8.8.8".parse().unwrap(), "other.example", Purpose::Fetch)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn urls_from_outside_are_ascii_and_plain() {
+        let base = url("https://a.example/x/y");
+        #[rustfmt::skip]
+        let table: &[(&str, Result<&str, &str>)] = &[
+            ("z?q", Ok("https://a.example/x/z?q")), ("/z", Ok("https://a.example/z")), ("//b.example/", Ok("https://b.example/")),
+            ("https://b.example", Ok("https://b.example/")), ("", Ok("https://a.example/x/y")),
+            ("/\u{fc}", Err("url-characters")), ("/a b", Err("url-characters")), ("\\\\b.example", Err("url-characters")),
+            ("/a\r\nb", Err("url-characters")), ("http://[::1", Err("url-characters")), ("http://", Err("url-host")),
+        ];
+        for (text, want) in table {
+            let got = parse(text, Some(&base));
+            assert_eq!(
+                got.as_ref().map(Url::as_str).map_err(|r| r.rule),
+                *want,
+                "{text:?}"
+            );
+        }
+        assert_eq!(
+            parse(&"x".repeat(MAX_URL + 1), Some(&base))
+                .unwrap_err()
+                .rule,
+            "url-length"
+        );
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        assert_eq!(
+            shown(&url("https://u:pw@a.example:443/x?token=s#f")),
+            "https://a.example/x?..."
+        );
+        assert_eq!(shown_text("a\u{1b}[31m\u{202e}b"), "a?[31m?b");
+        let long = shown(&url(&format!("https://a.example/{}", "x".repeat(500))));
+        assert_eq!(long.len(), MAX_SHOWN + 3);
+    }
 }
