@@ -221,6 +221,10 @@ impl HttpClient {
     ///
     /// Fails with `Usage` when an option or a file that the user named is wrong, with `Policy` when the URL is (`http` beyond loopback
     /// without `allow_http`, a password in it).
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the URL is the client's from then on; only its origin is kept"
+    )]
     pub fn new(options: HttpOptions, server: Url) -> Result<Self, HttpError> {
         let policy = Policy::new(&server, options.allow_http, options.allow_private_address)
             .map_err(|refusal| HttpError::from(refusal).unsent(true))?;

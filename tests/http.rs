@@ -1,5 +1,17 @@
 //! The HTTP client against real sockets: a server that says what it is told to, TLS under a private CA, real proxies.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::format_push_string,
+    clippy::type_complexity,
+    reason = "tests fail by panicking, and their tables are read where they are"
+)]
+
 #[path = "http/bodies.rs"]
 mod bodies;
 #[path = "http/certs.rs"]

@@ -265,7 +265,7 @@ fn bomb(size: usize) -> Vec<u8> {
             bits |= u32::from(bit - b'0') << count;
             count += 1;
             if count == 8 {
-                out.push(bits as u8);
+                out.push(u8::try_from(bits).unwrap());
                 (bits, count) = (0, 0);
             }
         }

@@ -72,7 +72,7 @@ impl Ca {
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf::new(certificate.pem(), certificate.der().clone(), &key)
+        Leaf::new(&certificate.pem(), certificate.der().clone(), &key)
     }
 }
 
@@ -83,10 +83,10 @@ impl Leaf {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        Self::new(certificate.pem(), certificate.der().clone(), &key)
+        Self::new(&certificate.pem(), certificate.der().clone(), &key)
     }
 
-    fn new(pem: String, certificate: CertificateDer<'static>, key: &KeyPair) -> Self {
+    fn new(pem: &str, certificate: CertificateDer<'static>, key: &KeyPair) -> Self {
         Self {
             chain: TempFile::new("cert.pem", pem.as_bytes()),
             key_file: TempFile::new("key.pem", key.serialize_pem().as_bytes()),
