@@ -291,7 +291,15 @@ impl HttpClient {
             }
             let response = inner
                 .exchange(method.clone(), url, outgoing, body.clone())
-                .await?;
+                .await;
+            // The first hop has seen the request, whatever becomes of the next.
+            let response = response.map_err(|error| {
+                if walk.has_moved() {
+                    error.unsent(false)
+                } else {
+                    error
+                }
+            })?;
             let cookie_set = with_cookies && inner.keep_cookies(&response);
             let location = response.headers.get(header::LOCATION);
             let step = walk.step(

@@ -275,8 +275,8 @@ fn tls_error(error: &rustls::Error, scene: &Scene<'_>) -> HttpError {
         ),
         // Our verifier, without roots.
         rustls::Error::General(text) => (
-            format!("no trusted certificates: {}", guard::shown_text(text)),
-            "install the system's CA certificates (package ca-certificates), check SSL_CERT_FILE, or pass --ca-file",
+            format!("{server} cannot be trusted: {}", guard::shown_text(text)),
+            "check --ca-file and SSL_CERT_FILE, or install the system's CA certificates (package ca-certificates)",
         ),
         error => (
             format!(

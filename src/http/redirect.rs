@@ -50,6 +50,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether a redirect was followed.
+    pub(super) fn has_moved(&self) -> bool {
+        self.hops > 0
+    }
+
     /// Decides on a response of `current`. `cookie_set`: it changed a cookie, so the same URL may now answer otherwise.
     pub(super) fn step(
         &mut self,
@@ -326,6 +331,21 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    proptest::proptest! {
+        /// Whatever a server writes into `Location`, headers and bodies stay with it.
+        #[test]
+        fn nothing_leaves_the_origin(location in ".{0,40}|(https?:)?//(a\\.example|b\\.example)?[:@/\\\\?#a-z0-9.]{0,20}", status in 300_u16..310) {
+            let policy = Policy::new(&url(SERVER), true, true).unwrap();
+            let mut walk = Walk::new(&policy, SameOrigin, 5);
+            let status = StatusCode::from_u16(status).unwrap();
+            let step = walk.step(status, Some(location.as_bytes()), &Method::GET, &url(SERVER), false);
+            if let Ok(Step::Follow { url: target, strip }) = step {
+                assert!(guard::same_origin(&target, &url(SERVER)), "{target}");
+                assert!(!strip && target.username().is_empty() && target.fragment().is_none());
+            }
+        }
     }
 
     #[test]

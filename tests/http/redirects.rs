@@ -2,6 +2,10 @@
 
 use http::Method;
 use mcp_drawbridge::http::{HttpErrorKind, HttpOptions, RedirectRule};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::{
     certs::Ca,
@@ -130,6 +134,25 @@ async fn a_balancer_may_set_its_cookie_by_a_redirect_to_the_same_place() {
         "ok"
     );
     assert_eq!(server.seen().len(), 2);
+}
+
+/// The first hop has seen the request, so nobody may call it unsent when the second one fails.
+#[tokio::test]
+async fn after_a_redirect_nothing_is_unsent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let _ = stream.read(&mut [0; 4096]).await;
+        let head =
+            "HTTP/1.1 307 X\r\nLocation: /mcp/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+    });
+    let client = client(options(), &url);
+    let error = client.send(post(&url, "{}")).await.unwrap_err();
+    assert_eq!(error.kind(), HttpErrorKind::Connect, "{error:?}");
+    assert!(!error.surely_unsent());
 }
 
 #[tokio::test]

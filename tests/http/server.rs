@@ -104,11 +104,14 @@ impl Server {
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, &*script, &seen).await,
-                        Some(tls) => {
-                            if let Ok(stream) = tls.accept(stream).await {
-                                serve(stream, &*script, &seen).await;
+                        Some(tls) => match tls.accept(stream).into_fallible().await {
+                            Ok(stream) => serve(stream, &*script, &seen).await,
+                            // Closing with unread bytes would be a reset, and might overtake the alert.
+                            Err((_, mut stream)) => {
+                                let _ = stream.shutdown().await;
+                                let _ = stream.read_to_end(&mut Vec::new()).await;
                             }
-                        }
+                        },
                     }
                     closed.fetch_add(1, Ordering::SeqCst);
                 });

@@ -146,10 +146,6 @@ fn files_that_cannot_be_used_are_usage_errors() {
     let ca = Ca::new();
     let (a, b) = (ca.client(), ca.client());
     let empty = TempFile::new("empty.pem", b"");
-    let broken = TempFile::new(
-        "broken.pem",
-        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
     let huge = TempFile::new("huge.pem", &vec![b'\n'; (8 << 20) + 1]);
     let encrypted = TempFile::new(
         "enc.pem",
@@ -168,7 +164,6 @@ fn files_that_cannot_be_used_are_usage_errors() {
     let table = [
         (ca_file(&missing), "no-such-file.pem"),
         (ca_file(&empty.0), "no usable certificate"),
-        (ca_file(&broken.0), "no usable certificate"),
         (ca_file(&a.key_file.0), "no usable certificate"),
         (ca_file(&huge.0), "larger than"),
         (identity(&missing, &a.key_file.0), "no-such-file.pem"),
@@ -187,6 +182,25 @@ fn files_that_cannot_be_used_are_usage_errors() {
     assert_eq!(http.unwrap_err().kind(), HttpErrorKind::Usage);
     let der = TempFile::new("ca.der", &ca.der());
     assert!(HttpClient::new(ca_file(&der.0), Url::parse("https://a.example/").unwrap()).is_ok());
+}
+
+#[tokio::test]
+async fn a_ca_file_that_only_looks_right() {
+    let ca = Ca::new();
+    let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), |_| {
+        answer(200, "", "")
+    })
+    .await;
+    let broken = TempFile::new(
+        "broken.pem",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    let (kind, error) = fails(trusting(&broken), &server.tls_url("127.0.0.1", "/")).await;
+    assert_eq!(kind, HttpErrorKind::Tls, "{error:?}");
+    assert!(
+        error.is_definite() && error.to_string().contains("no usable certificate"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
