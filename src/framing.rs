@@ -47,7 +47,7 @@ enum State {
     /// The current line so far: at most `max_line` bytes, and one more if it is a CR that may belong to the line end.
     Held(Vec<u8>),
     /// The current line is over the limit.
-    Discarding { scanner: IdScanner, len: u64, last: u8 },
+    Discarding { scanner: IdScanner, len: u64, ends_in_cr: bool },
 }
 
 impl Default for State {
@@ -94,20 +94,22 @@ impl LineSplitter {
             State::Held(line) => {
                 // A CR just over the limit may be half of a CRLF.
                 let limit = self.max_line.saturating_add(usize::from(last == b'\r'));
-                let len = line.len().saturating_add(part.len());
-                if len <= limit {
+                if line.len().saturating_add(part.len()) <= limit {
                     append_within(line, part, limit);
                 } else {
                     let mut scanner = IdScanner::default();
                     scanner.feed(line);
-                    scanner.feed(part);
-                    self.state = State::Discarding { scanner, len: len as u64, last };
+                    self.state = State::Discarding { scanner, len: line.len() as u64, ends_in_cr: false };
+                    self.hold(part);
                 }
             }
-            State::Discarding { scanner, len, last: previous } => {
-                scanner.feed(part);
+            State::Discarding { scanner, len, ends_in_cr } => {
+                // A CR at the end of a part may be half of a CRLF, so the scanner gets it with the next part.
+                if mem::replace(ends_in_cr, last == b'\r') {
+                    scanner.feed(b"\r");
+                }
+                scanner.feed(part.strip_suffix(b"\r").unwrap_or(part));
                 *len = len.saturating_add(part.len() as u64);
-                *previous = last;
             }
         }
     }
@@ -120,8 +122,8 @@ impl LineSplitter {
                 self.hold(&part);
                 match mem::take(&mut self.state) {
                     State::Held(line) => Bytes::from(line),
-                    State::Discarding { scanner, len, last } => {
-                        return too_long(scanner, len.saturating_sub(u64::from(last == b'\r')));
+                    State::Discarding { scanner, len, ends_in_cr } => {
+                        return too_long(scanner, len.saturating_sub(u64::from(ends_in_cr)));
                     }
                 }
             }
