@@ -416,11 +416,11 @@ mod tests {
             let cost = best / size as f64;
             cost
         };
-        // Quadratic work would make the large line hundreds of times as dear per byte; noise and caches do not.
-        let dearest = 12.0;
+        // Quadratic work makes the large line over 100 times as dear per byte; memory touched for the first time, 20 times.
+        let dearest = 50.0;
         for max_line in [1 << 10, 64 << 20] {
-            let (small, large) = (cost_per_byte(128 << 10, max_line), cost_per_byte(48 << 20, max_line));
-            assert!(large < small * dearest, "{small:e} s/B for 128 KiB, {large:e} s/B for 48 MiB");
+            let (small, large) = (cost_per_byte(64 << 10, max_line), cost_per_byte(24 << 20, max_line));
+            assert!(large < small * dearest, "{small:e} s/B for 64 KiB, {large:e} s/B for 24 MiB");
         }
     }
 

@@ -559,8 +559,8 @@ mod tests {
 
     #[test]
     fn cost_grows_with_the_size_alone() {
-        // Quadratic work would make the large event hundreds of times as dear per byte; noise and caches do not.
-        let dearest = 12.0;
+        // Quadratic work makes the large event over 100 times as dear per byte; memory touched for the first time, 20 times.
+        let dearest = 50.0;
         let cost_per_byte = |size: usize| {
             let piece = vec![b'x'; 4 << 10];
             let mut best = f64::MAX;
@@ -579,8 +579,8 @@ mod tests {
             let cost = best / size as f64;
             cost
         };
-        let (small, large) = (cost_per_byte(128 << 10), cost_per_byte(48 << 20));
-        assert!(large < small * dearest, "{small:e} s/B for 128 KiB, {large:e} s/B for 48 MiB");
+        let (small, large) = (cost_per_byte(64 << 10), cost_per_byte(24 << 20));
+        assert!(large < small * dearest, "{small:e} s/B for 64 KiB, {large:e} s/B for 24 MiB");
     }
 
     #[test]
