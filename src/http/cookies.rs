@@ -71,9 +71,10 @@ impl Jar {
             created: self.clock,
             updated: self.clock,
         };
-        let old = self.cookies.iter().position(|old| {
-            old.name == cookie.name && old.path == cookie.path && old.origin == cookie.origin
-        });
+        let old = self
+            .cookies
+            .iter()
+            .position(|old| old.name == cookie.name && old.path == cookie.path && old.origin == cookie.origin);
         if let Some(old) = old {
             cookie.created = self.cookies.swap_remove(old).created;
         }
@@ -84,8 +85,8 @@ impl Jar {
             self.cookies.retain(|cookie| !is_expired(cookie, now));
         }
         if self.cookies.len() >= MAX_COOKIES {
-            let oldest = (0..self.cookies.len())
-                .min_by_key(|&i| self.cookies.get(i).map_or(0, |cookie| cookie.updated));
+            let oldest =
+                (0..self.cookies.len()).min_by_key(|&i| self.cookies.get(i).map_or(0, |cookie| cookie.updated));
             if let Some(oldest) = oldest {
                 self.cookies.swap_remove(oldest);
             }
@@ -134,9 +135,7 @@ impl Jar {
 /// Names and values are the server's secrets.
 impl fmt::Debug for Jar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Jar")
-            .field("cookies", &self.cookies.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Jar").field("cookies", &self.cookies.len()).finish_non_exhaustive()
     }
 }
 
@@ -158,8 +157,7 @@ fn default_path(url: &Url) -> String {
 
 /// RFC 6265 section 5.1.4: equal, or a prefix that ends at a `/`.
 fn path_matches(path: &str, cookie: &str) -> bool {
-    path.strip_prefix(cookie)
-        .is_some_and(|rest| rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'))
+    path.strip_prefix(cookie).is_some_and(|rest| rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'))
 }
 
 /// A `Set-Cookie` field taken apart (RFC 6265 section 5.2).
@@ -184,22 +182,14 @@ impl<'a> SetCookie<'a> {
             return None;
         }
 
-        let mut cookie = Self {
-            name,
-            value,
-            path: None,
-            secure: false,
-            expires: None,
-        };
+        let mut cookie = Self { name, value, path: None, secure: false, expires: None };
         let mut max_age = None;
         // The last of each attribute wins.
         for piece in pieces {
             let (attribute, value) = split_once(piece, b'=').unwrap_or((piece, b""));
             let (attribute, value) = (attribute.trim_ascii(), value.trim_ascii());
             if attribute.eq_ignore_ascii_case(b"path") {
-                cookie.path = std::str::from_utf8(value)
-                    .ok()
-                    .filter(|path| path.starts_with('/'));
+                cookie.path = std::str::from_utf8(value).ok().filter(|path| path.starts_with('/'));
             } else if attribute.eq_ignore_ascii_case(b"secure") {
                 cookie.secure = true;
             } else if attribute.eq_ignore_ascii_case(b"max-age") {
@@ -210,11 +200,7 @@ impl<'a> SetCookie<'a> {
         }
         // Max-Age goes before Expires (section 5.3 step 3).
         if let Some(seconds) = max_age {
-            cookie.expires = Some(if seconds <= 0 {
-                UnixSeconds::MIN
-            } else {
-                now.saturating_add(seconds)
-            });
+            cookie.expires = Some(if seconds <= 0 { UnixSeconds::MIN } else { now.saturating_add(seconds) });
         }
         Some(cookie)
     }
@@ -241,12 +227,8 @@ fn parse_max_age(value: &[u8]) -> Option<i64> {
 /// Section 5.1.1: the lenient date of cookies; tokens in any order, no time zone.
 fn parse_date(value: &[u8]) -> Option<UnixSeconds> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
-    let is_delimiter =
-        |b: u8| matches!(b, 0x09 | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e);
-    for token in value
-        .split(|&b| is_delimiter(b))
-        .filter(|token| !token.is_empty())
-    {
+    let is_delimiter = |b: u8| matches!(b, 0x09 | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e);
+    for token in value.split(|&b| is_delimiter(b)).filter(|token| !token.is_empty()) {
         if time.is_none()
             && let Some(found) = parse_time(token)
         {
@@ -283,13 +265,7 @@ fn parse_date(value: &[u8]) -> Option<UnixSeconds> {
 fn parse_time(token: &[u8]) -> Option<(i64, i64, i64)> {
     let mut fields = token.splitn(3, |&b| b == b':');
     let (hour, minute, second) = (fields.next()?, fields.next()?, fields.next()?);
-    let whole = |field: &[u8]| {
-        field
-            .iter()
-            .all(u8::is_ascii_digit)
-            .then(|| leading_number(field, 1, 2))
-            .flatten()
-    };
+    let whole = |field: &[u8]| field.iter().all(u8::is_ascii_digit).then(|| leading_number(field, 1, 2)).flatten();
     Some((whole(hour)?, whole(minute)?, leading_number(second, 1, 2)?))
 }
 
@@ -303,14 +279,10 @@ fn leading_number(token: &[u8], least: usize, most: usize) -> Option<i64> {
 }
 
 fn parse_month(token: &[u8]) -> Option<i64> {
-    const MONTHS: [&[u8; 3]; 12] = [
-        b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov",
-        b"dec",
-    ];
+    const MONTHS: [&[u8; 3]; 12] =
+        [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
     let start = token.get(..3)?;
-    let index = MONTHS
-        .iter()
-        .position(|month| start.eq_ignore_ascii_case(*month))?;
+    let index = MONTHS.iter().position(|month| start.eq_ignore_ascii_case(*month))?;
     i64::try_from(index + 1).ok()
 }
 
@@ -339,8 +311,7 @@ mod tests {
         for field in fields {
             jar.store(&url(from), field.as_bytes(), NOW);
         }
-        jar.header(&url(to), NOW)
-            .map(|v| String::from_utf8(v.as_bytes().to_vec()).unwrap())
+        jar.header(&url(to), NOW).map(|v| String::from_utf8(v.as_bytes().to_vec()).unwrap())
     }
 
     #[test]
@@ -394,11 +365,7 @@ mod tests {
             (s, &["a=1; Expires=nonsense"], s, Some("a=1")),
         ];
         for (from, fields, to, want) in table {
-            assert_eq!(
-                sent(from, fields, to).as_deref(),
-                *want,
-                "{from} {fields:?} {to}"
-            );
+            assert_eq!(sent(from, fields, to).as_deref(), *want, "{from} {fields:?} {to}");
         }
     }
 
@@ -450,25 +417,13 @@ mod tests {
 
         let mut jar = Jar::default();
         jar.store(&s, format!("a={}", "x".repeat(MAX_COOKIE)).as_bytes(), NOW);
-        jar.store(
-            &s,
-            format!("b=1; Path=/{}", "x".repeat(MAX_FIELD)).as_bytes(),
-            NOW,
-        );
+        jar.store(&s, format!("b=1; Path=/{}", "x".repeat(MAX_FIELD)).as_bytes(), NOW);
         assert!(jar.is_empty());
         for i in 0..5 {
-            jar.store(
-                &s,
-                format!("c{i}={}", "x".repeat(MAX_COOKIE - 2)).as_bytes(),
-                NOW,
-            );
+            jar.store(&s, format!("c{i}={}", "x".repeat(MAX_COOKIE - 2)).as_bytes(), NOW);
         }
         let sent = jar.header(&s, NOW).unwrap();
-        assert!(
-            sent.len() <= MAX_SENT && sent.len() > MAX_COOKIE - 2,
-            "{}",
-            sent.len()
-        );
+        assert!(sent.len() <= MAX_SENT && sent.len() > MAX_COOKIE - 2, "{}", sent.len());
     }
 
     proptest::proptest! {

@@ -91,9 +91,7 @@ impl HttpError {
     }
 
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self::new(HttpErrorKind::Usage, message)
-            .unsent(true)
-            .definite(true)
+        Self::new(HttpErrorKind::Usage, message).unsent(true).definite(true)
     }
 
     pub(super) fn unsent(mut self, unsent: bool) -> Self {
@@ -120,10 +118,7 @@ impl HttpError {
 /// A refusal before the first byte went out. Of a redirect's target it is not: the first hop has seen the request.
 impl From<Refusal> for HttpError {
     fn from(refusal: Refusal) -> Self {
-        let kind = HttpErrorKind::Policy {
-            rule: refusal.rule,
-            flag: refusal.flag,
-        };
+        let kind = HttpErrorKind::Policy { rule: refusal.rule, flag: refusal.flag };
         let error = Self::new(kind, refusal.message.clone()).definite(true);
         let hint = match (&refusal.hint, refusal.flag) {
             (Some(hint), _) => Some(hint.clone()),

@@ -70,9 +70,7 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         0..=0x7f => (usize::from(first), bytes),
         0x81..=0x84 => {
             let (length, rest) = bytes.split_at_checked(usize::from(first & 0x7f))?;
-            let length = length
-                .iter()
-                .fold(0_usize, |sum, &byte| (sum << 8) | usize::from(byte));
+            let length = length.iter().fold(0_usize, |sum, &byte| (sum << 8) | usize::from(byte));
             (length, rest)
         }
         _ => return None,
@@ -137,10 +135,7 @@ mod tests {
 
     #[test]
     fn name_and_dates_still_count() {
-        assert_eq!(
-            validity(&self_signed()),
-            Some((1_709_164_800, 2_556_144_000))
-        );
+        assert_eq!(validity(&self_signed()), Some((1_709_164_800, 2_556_144_000)));
         assert_eq!(verdict("pinned.example", 1_709_164_800), "ok");
         assert_eq!(verdict("pinned.example", 2_556_144_000), "ok");
         assert_eq!(verdict("pinned.example", 1_709_164_799), "NotValidYet");
@@ -156,11 +151,7 @@ mod tests {
             let cut = validity(&whole[..end]);
             assert_eq!(cut, None, "{end}");
         }
-        for bytes in [
-            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff][..],
-            &[0x30, 0x80],
-            &[0x30, 0x85],
-        ] {
+        for bytes in [&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff][..], &[0x30, 0x80], &[0x30, 0x85]] {
             assert_eq!(element(bytes), None);
         }
         for at in 0..whole.len() {

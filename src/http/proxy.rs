@@ -43,17 +43,9 @@ impl Routes {
             (_, Some(url)) => Some(Matcher::builder().all(url.as_str().to_owned()).build()),
             _ => None,
         };
-        let unless_excluded = no_proxy.map(|list| {
-            Matcher::builder()
-                .all("http://proxy.invalid")
-                .no(list.to_owned())
-                .build()
-        });
-        Ok(Self {
-            proxies,
-            unless_excluded,
-            url,
-        })
+        let unless_excluded =
+            no_proxy.map(|list| Matcher::builder().all("http://proxy.invalid").no(list.to_owned()).build());
+        Ok(Self { proxies, unless_excluded, url })
     }
 
     /// The proxy for this target; `None`: connect directly.
@@ -78,11 +70,7 @@ impl Routes {
     pub(super) fn hosts(&self) -> Vec<String> {
         let mut hosts = Vec::new();
         for scheme in ["https", "http"] {
-            let target = Uri::builder()
-                .scheme(scheme)
-                .authority("target.invalid")
-                .path_and_query("/")
-                .build();
+            let target = Uri::builder().scheme(scheme).authority("target.invalid").path_and_query("/").build();
             let host = target
                 .ok()
                 .and_then(|target| self.proxies.as_ref()?.intercept(&target))
@@ -93,17 +81,13 @@ impl Routes {
     }
 
     /// Makes a client use them. Only targets that [`via`](Self::via) sends through a proxy may be given to it.
-    pub(super) fn apply(
-        &self,
-        builder: reqwest::ClientBuilder,
-    ) -> Result<reqwest::ClientBuilder, HttpError> {
+    pub(super) fn apply(&self, builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, HttpError> {
         let Some(url) = &self.url else {
             // The library's default is the environment.
             return Ok(builder);
         };
-        let proxy = reqwest::Proxy::all(url.clone()).map_err(|error| {
-            HttpError::usage("--proxy cannot be used").with_source(error.without_url())
-        })?;
+        let proxy = reqwest::Proxy::all(url.clone())
+            .map_err(|error| HttpError::usage("--proxy cannot be used").with_source(error.without_url()))?;
         Ok(builder.proxy(proxy))
     }
 }
@@ -111,14 +95,9 @@ impl Routes {
 fn parse(text: &str) -> Result<Url, HttpError> {
     let text = text.trim();
     // curl's rule: no scheme means http.
-    let whole = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     // The text may hold a password: it is not repeated.
-    let url = Url::parse(&whole)
-        .map_err(|error| HttpError::usage(format!("--proxy is not a URL: {error}")))?;
+    let url = Url::parse(&whole).map_err(|error| HttpError::usage(format!("--proxy is not a URL: {error}")))?;
     if !SCHEMES.contains(&url.scheme()) {
         let message = format!(
             "--proxy has the scheme {:?}; it must be one of {}",
@@ -142,29 +121,19 @@ mod tests {
     }
 
     fn via(routes: &Routes, target: &str) -> Option<String> {
-        routes
-            .via(&Url::parse(target).unwrap())
-            .map(|via| via.label)
+        routes.via(&Url::parse(target).unwrap()).map(|via| via.label)
     }
 
     #[test]
     fn an_explicit_proxy_is_for_everything_but_the_exclusions() {
         let all = routes("http://user:secret@Proxy.Example:3128", None);
-        for target in [
-            "https://a.example",
-            "http://a.example",
-            "http://127.0.0.1:1",
-            "http://localhost",
-        ] {
+        for target in ["https://a.example", "http://a.example", "http://127.0.0.1:1", "http://localhost"] {
             let label = via(&all, target).unwrap();
             assert_eq!(label, "http://proxy.example:3128", "{target}");
         }
         assert_eq!(all.hosts(), ["proxy.example", "proxy.example"]);
 
-        let some = routes(
-            "socks5h://p.example",
-            Some("b.example, 10.0.0.0/8, localhost,::1"),
-        );
+        let some = routes("socks5h://p.example", Some("b.example, 10.0.0.0/8, localhost,::1"));
         #[rustfmt::skip]
         let table = [
             ("https://a.example", true), ("https://b.example", false), ("https://x.b.example", false), ("https://notb.example", true),
@@ -184,27 +153,14 @@ mod tests {
 
     #[test]
     fn a_bad_proxy_is_a_usage_error_that_keeps_the_password() {
-        for text in [
-            "ftp://u:secret@p",
-            "http://u:secret@",
-            "http://u:secret@p:99999",
-            "u:secret@p q",
-        ] {
+        for text in ["ftp://u:secret@p", "http://u:secret@", "http://u:secret@p:99999", "u:secret@p q"] {
             let error = Routes::new(&ProxyChoice::Url(text.to_owned()), None)
                 .err()
                 .unwrap_or_else(|| panic!("{text} was taken"));
             assert_eq!(error.kind(), super::super::HttpErrorKind::Usage);
-            assert!(
-                !format!("{error} {error:?}").contains("secret"),
-                "{error:?}"
-            );
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         }
-        assert_eq!(
-            via(&routes("p.example:3128", None), "https://a").as_deref(),
-            Some("http://p.example:3128")
-        );
-        assert!(
-            !format!("{:?}", ProxyChoice::Url("http://u:secret@p".to_owned())).contains("secret")
-        );
+        assert_eq!(via(&routes("p.example:3128", None), "https://a").as_deref(), Some("http://p.example:3128"));
+        assert!(!format!("{:?}", ProxyChoice::Url("http://u:secret@p".to_owned())).contains("secret"));
     }
 }

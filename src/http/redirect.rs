@@ -41,13 +41,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(policy: &'a Policy, rule: RedirectRule, limit: usize) -> Self {
-        Self {
-            policy,
-            rule,
-            limit,
-            hops: 0,
-            visited: Vec::new(),
-        }
+        Self { policy, rule, limit, hops: 0, visited: Vec::new() }
     }
 
     /// Whether a redirect was followed.
@@ -76,29 +70,17 @@ impl<'a> Walk<'a> {
             HttpError::new(HttpErrorKind::Redirect, message).definite(true)
         })?;
         let strip = self.check_origin(&url, current)?;
-        let repeats = matches!(
-            status,
-            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
-        );
+        let repeats = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
         if !repeats && method != Method::GET && method != Method::HEAD {
             let shown = guard::shown(&url);
-            let message = format!(
-                "the server answers {method} with a redirect ({}) to {shown}",
-                status.as_u16()
-            );
+            let message = format!("the server answers {method} with a redirect ({}) to {shown}", status.as_u16());
             return Err(HttpError::new(HttpErrorKind::Redirect, message)
                 .definite(true)
-                .with_hint(format!(
-                    "if the MCP server moved there, put {shown} into the configuration"
-                )));
+                .with_hint(format!("if the MCP server moved there, put {shown} into the configuration")));
         }
         self.hops += 1;
         if self.hops > self.limit {
-            let message = format!(
-                "more than {} redirects, the last to {}",
-                self.limit,
-                guard::shown(&url)
-            );
+            let message = format!("more than {} redirects, the last to {}", self.limit, guard::shown(&url));
             return Err(HttpError::new(HttpErrorKind::Redirect, message));
         }
         if cookie_set {
@@ -107,10 +89,7 @@ impl<'a> Walk<'a> {
             self.visited.push(current.clone());
         }
         if self.visited.contains(&url) {
-            let message = format!(
-                "the server redirects in a loop: {} comes up twice",
-                guard::shown(&url)
-            );
+            let message = format!("the server redirects in a loop: {} comes up twice", guard::shown(&url));
             return Err(HttpError::new(HttpErrorKind::Redirect, message));
         }
         Ok(Step::Follow { url, strip })
@@ -129,9 +108,7 @@ impl<'a> Walk<'a> {
                 _ => "the server's owner must mend it".to_owned(),
             };
             let message = format!("the server redirects from https to {shown}, unencrypted");
-            return Err(Refusal::new("redirect-downgrade", message)
-                .hint(hint)
-                .into());
+            return Err(Refusal::new("redirect-downgrade", message).hint(hint).into());
         }
         if guard::same_origin(url, current) {
             return Ok(false);
@@ -144,9 +121,7 @@ impl<'a> Walk<'a> {
                 }
                 let message = format!("the server redirects to another origin: {shown}");
                 let hint = format!("if you trust it, put {shown} into the configuration");
-                Err(Refusal::new("redirect-cross-origin", message)
-                    .hint(hint)
-                    .into())
+                Err(Refusal::new("redirect-cross-origin", message).hint(hint).into())
             }
             RedirectRule::CrossOriginWithoutCredentials => {
                 self.policy.check_url(url, Purpose::Fetch)?;
@@ -163,8 +138,8 @@ fn is_redirect(status: StatusCode) -> bool {
 
 /// RFC 9110 section 10.2.2, without the fragment, which stays with the client.
 fn target(location: &[u8], current: &Url) -> Result<Url, Refusal> {
-    let text = std::str::from_utf8(location)
-        .map_err(|_| Refusal::new("url-characters", "the URL is not ASCII".to_owned()))?;
+    let text =
+        std::str::from_utf8(location).map_err(|_| Refusal::new("url-characters", "the URL is not ASCII".to_owned()))?;
     let mut url = guard::parse(text, Some(current))?;
     url.set_fragment(None);
     // Form and scheme; where it may lead depends on the rule.
@@ -184,13 +159,7 @@ mod tests {
     }
 
     /// `""`: deliver; else the target, with `-` in front where credentials are left out, or `!` and the kind or rule of the error.
-    fn one(
-        server: &str,
-        rule: RedirectRule,
-        method: &str,
-        status: u16,
-        location: Option<&str>,
-    ) -> String {
+    fn one(server: &str, rule: RedirectRule, method: &str, status: u16, location: Option<&str>) -> String {
         let policy = Policy::new(&url(server), true, false).unwrap();
         let mut walk = Walk::new(&policy, rule, 5);
         let step = walk.step(
@@ -268,13 +237,7 @@ mod tests {
         assert_eq!(go("https://a.example/mcp"), "https://a.example/mcp");
         assert_eq!(go("https://b.example/mcp"), "!redirect-cross-origin");
         assert_eq!(go("https://a.example:8443/mcp"), "!redirect-cross-origin");
-        let local = one(
-            "http://127.0.0.1:3000/",
-            SameOrigin,
-            "POST",
-            307,
-            Some("https://127.0.0.1:3001/"),
-        );
+        let local = one("http://127.0.0.1:3000/", SameOrigin, "POST", 307, Some("https://127.0.0.1:3001/"));
         assert_eq!(local, "!redirect-cross-origin");
     }
 
@@ -282,30 +245,15 @@ mod tests {
     fn errors_say_where_to_without_the_query() {
         let policy = Policy::new(&url(SERVER), false, false).unwrap();
         for (location, target) in [
-            (
-                "https://b.example/new?token=secret",
-                "https://b.example/new",
-            ),
-            (
-                "http://a.example/mcp/?token=secret",
-                "https://a.example/mcp/",
-            ),
+            ("https://b.example/new?token=secret", "https://b.example/new"),
+            ("http://a.example/mcp/?token=secret", "https://a.example/mcp/"),
         ] {
             let mut walk = Walk::new(&policy, SameOrigin, 5);
             let error = walk
-                .step(
-                    StatusCode::TEMPORARY_REDIRECT,
-                    Some(location.as_bytes()),
-                    &Method::POST,
-                    &url(SERVER),
-                    false,
-                )
+                .step(StatusCode::TEMPORARY_REDIRECT, Some(location.as_bytes()), &Method::POST, &url(SERVER), false)
                 .unwrap_err();
             let hint = error.hint().unwrap();
-            assert!(
-                hint.contains(target) && hint.contains("configuration"),
-                "{hint}"
-            );
+            assert!(hint.contains(target) && hint.contains("configuration"), "{hint}");
             assert!(!format!("{error} {hint} {error:?}").contains("secret"));
             assert!(error.is_definite() && !error.surely_unsent());
         }
@@ -318,13 +266,7 @@ mod tests {
         let mut current = url(SERVER);
         for (location, cookie_set) in hops {
             let status = StatusCode::TEMPORARY_REDIRECT;
-            match walk.step(
-                status,
-                Some(location.as_bytes()),
-                &Method::POST,
-                &current,
-                *cookie_set,
-            ) {
+            match walk.step(status, Some(location.as_bytes()), &Method::POST, &current, *cookie_set) {
                 Ok(Step::Follow { url, .. }) => current = url,
                 Ok(Step::Deliver) => return Err("delivered".to_owned()),
                 Err(error) => return Err(error.to_string()),
@@ -350,42 +292,16 @@ mod tests {
 
     #[test]
     fn loops_and_long_ways_end() {
-        let five = [
-            ("/1", false),
-            ("/2", false),
-            ("/3", false),
-            ("/4", false),
-            ("/5", false),
-        ];
+        let five = [("/1", false), ("/2", false), ("/3", false), ("/4", false), ("/5", false)];
         assert_eq!(walk(5, &five), Ok(()));
-        assert!(
-            walk(4, &five)
-                .unwrap_err()
-                .contains("more than 4 redirects")
-        );
-        assert!(
-            walk(0, &five)
-                .unwrap_err()
-                .contains("more than 0 redirects")
-        );
+        assert!(walk(4, &five).unwrap_err().contains("more than 4 redirects"));
+        assert!(walk(0, &five).unwrap_err().contains("more than 0 redirects"));
         assert!(walk(5, &[("/mcp", false)]).unwrap_err().contains("loop"));
-        assert!(
-            walk(5, &[("/x", false), ("/mcp", false)])
-                .unwrap_err()
-                .contains("loop")
-        );
-        assert!(
-            walk(5, &[("/x", false), ("/y", false), ("/x", false)])
-                .unwrap_err()
-                .contains("loop")
-        );
+        assert!(walk(5, &[("/x", false), ("/mcp", false)]).unwrap_err().contains("loop"));
+        assert!(walk(5, &[("/x", false), ("/y", false), ("/x", false)]).unwrap_err().contains("loop"));
         // A balancer that sets its cookie and sends the client back; one that does nothing else.
         assert_eq!(walk(5, &[("/mcp", true)]), Ok(()));
         assert_eq!(walk(5, &[("/x", true), ("/mcp", false)]), Ok(()));
-        assert!(
-            walk(5, &[("/mcp", true); 6])
-                .unwrap_err()
-                .contains("more than 5")
-        );
+        assert!(walk(5, &[("/mcp", true); 6]).unwrap_err().contains("more than 5"));
     }
 }

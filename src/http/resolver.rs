@@ -27,11 +27,7 @@ pub(super) struct GuardedResolver {
 
 impl GuardedResolver {
     pub(super) fn new(policy: Arc<Policy>, trusted: Vec<String>, ipv4_only: bool) -> Self {
-        Self {
-            policy,
-            trusted,
-            ipv4_only,
-        }
+        Self { policy, trusted, ipv4_only }
     }
 }
 
@@ -43,11 +39,7 @@ impl Resolve for GuardedResolver {
         Box::pin(async move {
             let found = lookup(&host).await?;
             let addresses = select(&found, &host, ipv4_only, |ip| {
-                if trusted {
-                    Ok(())
-                } else {
-                    policy.check_address(ip, &host, Purpose::Fetch)
-                }
+                if trusted { Ok(()) } else { policy.check_address(ip, &host, Purpose::Fetch) }
             })?;
             // Port 0: the connector puts in the URL's.
             let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0));
@@ -59,10 +51,7 @@ impl Resolve for GuardedResolver {
 async fn lookup(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     if guard::is_localhost(host) {
         // RFC 6761 section 6.3. Saves the lookup, and no resolver can send `http://localhost` elsewhere.
-        return Ok(vec![
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-        ]);
+        return Ok(vec![IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     }
     // `socks5` asks for literal addresses as well.
     let literal = host.trim_start_matches('[').trim_end_matches(']');
@@ -70,15 +59,10 @@ async fn lookup(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         return Ok(vec![ip]);
     }
     match tokio::net::lookup_host((host, 0)).await {
-        Ok(found) => Ok(found
-            .map(|address| address.ip())
-            .take(MAX_ADDRESSES)
-            .collect()),
-        Err(source) => Err(ResolveError::Lookup {
-            host: guard::shown_text(host),
-            temporary: is_temporary(&source),
-            source,
-        }),
+        Ok(found) => Ok(found.map(|address| address.ip()).take(MAX_ADDRESSES).collect()),
+        Err(source) => {
+            Err(ResolveError::Lookup { host: guard::shown_text(host), temporary: is_temporary(&source), source })
+        }
     }
 }
 
@@ -110,10 +94,9 @@ fn select(
     match (addresses.is_empty(), refusal) {
         (false, _) => Ok(addresses),
         (true, Some(refusal)) => Err(ResolveError::Refused(refusal)),
-        (true, None) => Err(ResolveError::NoAddress {
-            host: guard::shown_text(host),
-            ipv4_only: ipv4_only && !found.is_empty(),
-        }),
+        (true, None) => {
+            Err(ResolveError::NoAddress { host: guard::shown_text(host), ipv4_only: ipv4_only && !found.is_empty() })
+        }
     }
 }
 
@@ -136,16 +119,9 @@ pub(super) enum ResolveError {
 impl fmt::Display for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lookup {
-                host,
-                temporary: true,
-                ..
-            } => write!(f, "no answer to the DNS lookup of {host}"),
+            Self::Lookup { host, temporary: true, .. } => write!(f, "no answer to the DNS lookup of {host}"),
             Self::Lookup { host, .. } => write!(f, "DNS name not found: {host}"),
-            Self::NoAddress {
-                host,
-                ipv4_only: true,
-            } => write!(f, "{host} has no IPv4 address"),
+            Self::NoAddress { host, ipv4_only: true } => write!(f, "{host} has no IPv4 address"),
             Self::NoAddress { host, .. } => write!(f, "{host} has no address"),
             Self::Refused(refusal) => refusal.fmt(f),
         }
@@ -189,19 +165,10 @@ mod tests {
         let policy = Policy::new(&Url::parse("https://s.example").unwrap(), false, false).unwrap();
         let check = |ip| policy.check_address(ip, "other.example", Purpose::Fetch);
         let mixed = ips(&["10.0.0.1", "192.0.3.1", "::1", "2600::1"]);
-        assert_eq!(
-            select(&mixed, "other.example", false, check).unwrap(),
-            ips(&["192.0.3.1", "2600::1"])
-        );
-        assert_eq!(
-            select(&mixed, "other.example", true, check).unwrap(),
-            ips(&["192.0.3.1"])
-        );
+        assert_eq!(select(&mixed, "other.example", false, check).unwrap(), ips(&["192.0.3.1", "2600::1"]));
+        assert_eq!(select(&mixed, "other.example", true, check).unwrap(), ips(&["192.0.3.1"]));
         let refused = select(&ips(&["169.254.169.254"]), "other.example", false, check);
-        assert!(
-            matches!(&refused, Err(ResolveError::Refused(r)) if r.rule == "address-special"),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, Err(ResolveError::Refused(r)) if r.rule == "address-special"), "{refused:?}");
         let six = select(&ips(&["2600::1"]), "other.example", true, check).unwrap_err();
         assert_eq!(six.to_string(), "other.example has no IPv4 address");
         let none = select(&[], "other.example", true, check).unwrap_err();
@@ -216,10 +183,7 @@ mod tests {
         let server = Url::parse("http://localhost:1/mcp").unwrap();
         let policy = Arc::new(Policy::new(&server, false, false).unwrap());
         let local = GuardedResolver::new(Arc::clone(&policy), Vec::new(), false);
-        assert_eq!(
-            resolve(&local, "a.localhost").await,
-            Ok(ips(&["::1", "127.0.0.1"]))
-        );
+        assert_eq!(resolve(&local, "a.localhost").await, Ok(ips(&["::1", "127.0.0.1"])));
         let local = GuardedResolver::new(policy, Vec::new(), true);
         assert_eq!(resolve(&local, "LOCALHOST").await, Ok(ips(&["127.0.0.1"])));
     }
@@ -227,18 +191,13 @@ mod tests {
     #[tokio::test]
     async fn literals_are_checked_too() {
         assert!(resolve(&resolver(false), "10.1.2.3").await.is_err());
-        assert_eq!(
-            resolve(&resolver(false), "192.0.3.7").await,
-            Ok(ips(&["192.0.3.7"]))
-        );
+        assert_eq!(resolve(&resolver(false), "192.0.3.7").await, Ok(ips(&["192.0.3.7"])));
     }
 
     #[tokio::test]
     async fn unknown_names_say_so() {
         // RFC 6761 section 6.4: never exists, with or without a network.
-        let message = resolve(&resolver(false), "nowhere.invalid")
-            .await
-            .unwrap_err();
+        let message = resolve(&resolver(false), "nowhere.invalid").await.unwrap_err();
         assert!(message.contains("nowhere.invalid"), "{message}");
     }
 }

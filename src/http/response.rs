@@ -42,11 +42,7 @@ impl HttpResponse {
         self.headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.as_bytes().split(|&b| b == b';').next())
-            .is_some_and(|essence| {
-                essence
-                    .trim_ascii()
-                    .eq_ignore_ascii_case(b"text/event-stream")
-            })
+            .is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
     }
 
     /// The next piece of the decoded body, `None` at its proper end.
@@ -77,10 +73,7 @@ impl HttpResponse {
     ///
     /// A body of one piece is not copied. The server's `Content-Length` is not believed: memory grows with what has arrived.
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, HttpError> {
-        if self
-            .content_length()
-            .is_some_and(|length| length > limit as u64)
-        {
+        if self.content_length().is_some_and(|length| length > limit as u64) {
             return Err(self.too_large(limit));
         }
         let Some(first) = self.chunk().await? else {
@@ -106,12 +99,7 @@ impl HttpResponse {
 
     /// What the server announced, for a body that is not compressed.
     fn content_length(&self) -> Option<u64> {
-        self.headers
-            .get(header::CONTENT_LENGTH)?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok()
+        self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
     /// Refuses at once what is announced as too large, or encoded in a way that was not offered.
@@ -141,11 +129,7 @@ impl HttpResponse {
     }
 
     fn scene(&self) -> Scene<'_> {
-        Scene {
-            url: &self.url,
-            via: self.via.as_deref(),
-            connect_timeout: self.limits.connect_timeout,
-        }
+        Scene { url: &self.url, via: self.via.as_deref(), connect_timeout: self.limits.connect_timeout }
     }
 }
 
