@@ -121,7 +121,7 @@ fn a_flood_from_the_client_is_slowed_down() {
         // 384 MB: more than may wait.
         let big = "x".repeat(3 * MIB);
         for id in 0..128 {
-            let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"f{id}\",\"method\":\"tools/call\",\"params\":{{\"name\":\"{big}\"}}}}\n");
+            let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"f{id}\",\"method\":\"tools/call\",\"params\":{{\"name\":\"x\",\"arguments\":\"{big}\"}}}}\n");
             if !bridge.send_bytes(line.as_bytes()) {
                 break;
             }
@@ -144,6 +144,35 @@ fn a_flood_from_the_client_is_slowed_down() {
 
 fn held_by(server: &Mcp) -> usize {
     server.log().iter().filter(|logged| logged.request.body.len() > MIB).count()
+}
+
+/// Two bytes of nonsense are answered with eighty of explanation, so stdin must be slowed down by stdout too.
+#[test]
+fn nonsense_from_a_client_that_does_not_read_is_slowed_down() {
+    const LINES: usize = 400_000;
+    let server = Mcp::plain();
+    let mut bridge = Setup::new(&server.url()).args("--max-message 4k").unread().start();
+    let mut stdout = BufReader::with_capacity(1 << 20, bridge.take_stdout());
+    let pid = bridge.pid();
+    let writer = std::thread::spawn(move || {
+        assert!(bridge.send_bytes(&b"x\n".repeat(LINES)));
+        bridge
+    });
+    // Until the peak stands still.
+    let mut peak = peak_rss_of(pid);
+    while let Some(more) = within(s(2), || peak_rss_of(pid).filter(|now| Some(*now) > peak)) {
+        peak = Some(more);
+    }
+    assert!(!writer.is_finished(), "all of it was taken in");
+    if let Some(peak) = peak {
+        assert!(peak < 48 * MIB, "{} MiB", peak / MIB);
+    }
+    let mut line = String::new();
+    for n in 0..LINES {
+        line.clear();
+        assert!(stdout.read_line(&mut line).unwrap() > 0 && line.contains("-32700"), "answer {n}: {line}");
+    }
+    writer.join().unwrap().finish();
 }
 
 /// An event of 200 MB on one line is no message.

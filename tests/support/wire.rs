@@ -512,7 +512,8 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: 
             return None;
         }
     }
-    request.body = buffer.drain(..length).collect::<Vec<u8>>().into();
+    let rest = buffer.split_off(length);
+    request.body = std::mem::replace(buffer, rest).into();
     request.at = Instant::now();
     Some(request)
 }
