@@ -127,8 +127,9 @@ pub async fn run(
 fn line(frame: Frame, limit: usize) -> Input {
     match frame {
         Frame::Line(line) => Input::Line(line),
-        Frame::TooLong { id, len, .. } => Input::TooLong {
+        Frame::TooLong { id, is_request, len } => Input::TooLong {
             id: id.and_then(|id| Id::from_json(&id)),
+            is_request,
             length: u64::try_from(len).unwrap_or(u64::MAX),
             limit,
         },
