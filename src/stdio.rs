@@ -20,6 +20,8 @@ use crate::process::watch_fd;
 
 /// Bytes asked of stdin at a time.
 const READ_SIZE: usize = 64 * 1024;
+/// Room for a read; with less a new block is begun.
+const READ_LEAST: usize = 4 * 1024;
 /// Lines shorter than this are gathered into one write.
 const GATHER: usize = 16 * 1024;
 /// Bytes gathered before a new buffer is begun.
@@ -106,7 +108,10 @@ impl Source {
             #[cfg(target_os = "linux")]
             Self::Pipe(pipe) => {
                 // By `AsyncRead`, which knows that a short read has emptied the pipe and spares the read that would say so.
-                buffer.reserve(READ_SIZE / 4);
+                if buffer.capacity() - buffer.len() < READ_LEAST {
+                    // A new block, shared by the lines that are read into it; small lines do not cost one each.
+                    buffer.reserve(READ_SIZE);
+                }
                 match pipe.read_buf(buffer).await {
                     Ok(0) | Err(_) => None,
                     Ok(_) => Some(buffer.split().freeze()),
