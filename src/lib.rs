@@ -8,6 +8,9 @@ pub mod cli;
 pub mod era;
 /// Splits the client's stdin into lines, with a bound on each.
 pub mod framing;
+/// What the fuzz targets and the property tests run: scripts of arbitrary bytes, and the promises that must hold.
+#[doc(hidden)]
+pub mod fuzz;
 /// The one HTTP client: policy, TLS, proxies, redirects, bounded bodies.
 pub mod http;
 /// The log on stderr and in a file; never blocks, never holds a secret.
