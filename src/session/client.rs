@@ -148,6 +148,10 @@ impl Session {
             return self.respond(batch, refuse(message::INVALID_PARAMS, &why));
         }
         let modern = pending.modern.is_some();
+        if modern && let Some(batch) = pending.batch.take() {
+            // That era knows no batches, and some of its requests are answered only at their end.
+            self.leave_batch(batch);
+        }
         let key = self.add(pending);
         if let Some(limit) = self.settings.request_timeout
             && request.method != "initialize"
@@ -185,7 +189,7 @@ impl Session {
             .and_then(|params| Id::from_json(params.request_id.get()));
         let Some(key) = id.and_then(|id| self.by_id.get(&id).copied()) else { return };
         let Some(pending) = self.pending.get(&key) else { return };
-        if pending.origin != Origin::Client || &*pending.method == "initialize" {
+        if pending.origin != Origin::Client || pending.is_handshake() {
             return; // 2025-11-25 "Cancellation": initialize must not be cancelled
         }
         // A session that is gone does not know it either.
@@ -197,10 +201,14 @@ impl Session {
         if let Some(exchange) = exchange {
             self.abort(exchange);
         }
-        if let Some(pending) = self.remove(key)
-            && let Some(batch) = pending.batch
-            && let Some(line) = self.batches.add(batch, None)
-        {
+        if let Some(batch) = self.remove(key).and_then(|pending| pending.batch) {
+            self.leave_batch(batch);
+        }
+    }
+
+    /// A member of a batch that has no response in its array.
+    fn leave_batch(&mut self, batch: BatchId) {
+        if let Some(line) = self.batches.add(batch, None) {
             self.write(line);
         }
     }

@@ -10,7 +10,7 @@ use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
 use super::recovery::PATIENCE;
 use super::server::cancelled;
-use super::timers::{Due, Timer};
+use super::timers::{Due, Timer, Timers};
 use super::trouble::Trouble;
 use super::{Action, ExchangeId, Level, Outgoing, Purpose, Session, Verb};
 use crate::era;
@@ -378,6 +378,7 @@ impl Session {
             self.abort(exchange);
         }
         self.forwards = Forwards::default();
+        self.timers = Timers::default(); // nothing begins any more
         if self.say_goodbye() {
             self.timers.at(self.now + GOODBYE, Timer::Goodbye);
         } else {
@@ -390,10 +391,9 @@ impl Session {
         let has_session = self.link.session_id.is_some() && self.sse_stream().is_none();
         if has_session {
             let outgoing: Outgoing = self.outgoing(Verb::Delete, Bytes::new());
-            let purpose = if self.closing.is_some() { Purpose::Delete } else { Purpose::Tail };
-            let exchange = self.start(purpose, outgoing);
+            let exchange = self.start(Purpose::Delete, outgoing);
             if self.closing.is_none() {
-                self.timers.tail(self.now + GOODBYE, exchange);
+                self.let_end(exchange);
             }
         }
         has_session
@@ -410,15 +410,36 @@ impl Session {
         for exchange in running {
             self.abort(exchange);
         }
+        self.timers = Timers::default();
         self.out.push(Action::Exit);
     }
 
-    /// Requests of the client that are in flight, for tests.
+    /// Whether this id of the client waits for its response, for tests.
     #[doc(hidden)]
     pub fn is_pending(&self, id: &Id) -> bool {
         self.by_id
             .get(id)
             .and_then(|key| self.pending.get(key))
             .is_some_and(|pending: &Pending| pending.origin == Origin::Client)
+    }
+
+    /// Whether this id is taken, by the client or by us, for tests.
+    #[doc(hidden)]
+    pub fn is_known(&self, id: &Id) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// Whether nothing is kept of any message, for tests.
+    #[doc(hidden)]
+    pub fn holds_nothing(&self) -> bool {
+        self.pending.is_empty()
+            && self.by_id.is_empty()
+            && self.pending_bytes == 0
+            && self.exchanges.is_empty()
+            && self.forwards.count == 0
+            && self.forwards.bytes == 0
+            && self.batches.is_empty()
+            && self.link.queue.is_empty()
+            && self.link.later.is_empty()
     }
 }

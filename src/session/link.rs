@@ -452,10 +452,12 @@ impl Session {
     fn become_ready(&mut self) {
         self.link.phase = Phase::Ready;
         self.arm_keep_alive();
-        if std::mem::take(&mut self.link.reopening) {
+        let reopened = std::mem::take(&mut self.link.reopening);
+        let announce = std::mem::take(&mut self.link.announce);
+        if reopened && self.closing.is_none() {
             self.replay();
         }
-        if std::mem::take(&mut self.link.announce) {
+        if announce && self.closing.is_none() {
             self.announce();
         }
         self.pump();

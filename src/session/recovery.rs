@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::gone::{rpc_error, status_says_session_gone};
 use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
+use super::server::Source;
 use super::timers::Timer;
 use super::trouble::{Trouble, content_name};
 use super::{Content, ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
@@ -126,7 +127,7 @@ impl Session {
         let by_stream = legacy && self.link.endpoint().is_some();
         let looks_like_json = body.trim_ascii_start().first().is_some_and(|byte| matches!(byte, b'{' | b'['));
         if looks_like_json || (head.content == Content::Json && !by_stream) {
-            let is_message = self.server_text(Some(key), body);
+            let is_message = self.server_text(Source::Answer(key), body);
             let still_waits = self.pending.get(&key).is_some_and(|pending| pending.state == State::Sent(exchange));
             if !still_waits {
                 return;

@@ -91,6 +91,17 @@ impl ServerRequests {
     }
 }
 
+/// Where a message of the server came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    /// The answer to a request.
+    Answer(Key),
+    /// A stream that belongs to no request.
+    Stream,
+    /// A stream that gave its answer already: what else it answers, nobody asked.
+    Spent,
+}
+
 #[derive(Deserialize)]
 struct Cancelled<'a> {
     #[serde(borrow, rename = "requestId")]
@@ -106,11 +117,11 @@ impl Session {
 
     fn on_event(&mut self, exchange: ExchangeId, event: Event) {
         let retry = event.retry.map(|ms| Duration::from_millis(ms).clamp(RETRY_FLOOR, RETRY_CEILING));
-        let mut own = None;
+        let mut from = Source::Stream;
         match self.exchanges.get(&exchange) {
             None => return,
             Some(Purpose::Request(key) | Purpose::Resume(key)) => {
-                own = Some(*key);
+                from = Source::Answer(*key);
                 if let Some(pending) = self.pending.get_mut(key) {
                     pending.stream_spoke = true;
                     pending.retry = retry.or(pending.retry);
@@ -127,32 +138,33 @@ impl Session {
                     return self.on_endpoint(exchange, &event.data);
                 }
             }
+            Some(Purpose::Tail) => from = Source::Spent,
             Some(_) => {}
         }
         // Other event types are not MCP's; an event without data only carries an id or a reconnection time.
         if event.name.as_deref().is_none_or(|name| name == "message") && !event.data.trim_ascii().is_empty() {
-            self.server_text(own, event.data);
+            self.server_text(from, event.data);
         }
     }
 
-    /// One text from the server: a message or a batch. `own` is the request in whose answer it came. False if it is neither;
+    /// One text from the server: a message or a batch. False if it is neither;
     /// then nobody waits for it, except a request whose answer it seems to be.
-    pub(super) fn server_text(&mut self, own: Option<Key>, text: Bytes) -> bool {
+    pub(super) fn server_text(&mut self, from: Source, text: Bytes) -> bool {
         self.last_activity = self.now;
         let bytes = text.clone();
         match message::parse(&bytes) {
-            Ok(Parsed::One(message)) => self.server_message(own, message, text),
+            Ok(Parsed::One(message)) => self.server_message(from, message, text),
             Ok(Parsed::Batch(members)) => {
                 for raw in members {
                     let text = text.slice_ref(raw.get().as_bytes());
                     match message::parse_one(raw.get()) {
-                        Ok(message) => self.server_message(own, message, text),
-                        Err(invalid) => self.server_nonsense(own, &invalid, &text),
+                        Ok(message) => self.server_message(from, message, text),
+                        Err(invalid) => self.server_nonsense(from, &invalid, &text),
                     }
                 }
             }
             Err(invalid) => {
-                self.server_nonsense(own, &invalid, &text);
+                self.server_nonsense(from, &invalid, &text);
                 return false;
             }
         }
@@ -160,7 +172,7 @@ impl Session {
     }
 
     /// No message. If it was meant as the answer to a request, no other will come.
-    fn server_nonsense(&mut self, own: Option<Key>, invalid: &Invalid, text: &Bytes) {
+    fn server_nonsense(&mut self, from: Source, invalid: &Invalid, text: &Bytes) {
         let has = |word: &[u8]| memchr::memmem::find(text, word).is_some();
         let (id, response) = match invalid {
             Invalid::NotMessage { id, response, .. } => (id.clone(), *response),
@@ -175,30 +187,41 @@ impl Session {
         if !response {
             return;
         }
-        let key = id.map_or(own, |id| self.by_id.get(&id).copied());
-        if let Some(key) = key.filter(|key| self.pending.get(key).is_some_and(Pending::was_sent)) {
+        let key = self.asker(from, id.as_ref());
+        if let Some(key) = key {
             self.fail(key, &Trouble::new("bad-json", "the server's answer is not a valid JSON-RPC message"));
         }
     }
 
-    fn server_message(&mut self, own: Option<Key>, message: Message<'_>, text: Bytes) {
+    fn server_message(&mut self, from: Source, message: Message<'_>, text: Bytes) {
         match message {
-            Message::Response(response) => self.server_response(own, &response, text),
-            Message::Request(request) => self.server_request(own, &request, text),
+            Message::Response(response) => self.server_response(from, &response, text),
+            Message::Request(request) => self.server_request(from, &request, text),
             Message::Notification(notification) => self.server_notification(&notification, text),
         }
     }
 
-    fn server_response(&mut self, own: Option<Key>, response: &Response<'_>, text: Bytes) {
-        let (key, text) = match &response.id {
-            // An error without an id, in the answer to one request, is about that request.
-            None => (own, own.and_then(|key| message::with_id(&text, &self.pending.get(&key)?.id)).unwrap_or(text)),
-            Some(id) => (self.by_id.get(id).copied(), text),
+    fn server_response(&mut self, from: Source, response: &Response<'_>, text: Bytes) {
+        let key = self.asker(from, response.id.as_ref());
+        // An error without an id, in the answer to one request, is about that request.
+        let text = match key.filter(|_| response.id.is_none()).and_then(|key| self.pending.get(&key)) {
+            Some(pending) => message::with_id(&text, &pending.id).unwrap_or(text),
+            None => text,
         };
-        match key.filter(|key| self.pending.get(key).is_some_and(Pending::was_sent)) {
+        match key {
             Some(key) => self.answered(key, response.outcome, text),
             None => self.log(Level::Warn, "dropped a response from the server that no request waits for"),
         }
+    }
+
+    /// The request that a response is for: only one that was sent can have one.
+    fn asker(&self, from: Source, id: Option<&Id>) -> Option<Key> {
+        let key = match (from, id) {
+            (Source::Spent, _) | (Source::Stream, None) => None,
+            (Source::Answer(key), None) => Some(key),
+            (Source::Answer(_) | Source::Stream, Some(id)) => self.by_id.get(id).copied(),
+        };
+        key.filter(|key| self.pending.get(key).is_some_and(Pending::was_sent))
     }
 
     /// The answer to a request is here.
@@ -252,8 +275,11 @@ impl Session {
         }
     }
 
-    fn server_request(&mut self, own: Option<Key>, request: &Request<'_>, text: Bytes) {
-        let owner = own.and_then(|key| self.pending.get(&key));
+    fn server_request(&mut self, from: Source, request: &Request<'_>, text: Bytes) {
+        let owner = match from {
+            Source::Answer(key) => self.pending.get(&key),
+            Source::Stream | Source::Spent => None,
+        };
         if owner.is_some_and(|pending| pending.modern.is_some()) {
             // 2026-07-28 "stdio": the server must not write requests. The client could not answer it either.
             return self.log(Level::Warn, "dropped a request from the server: its protocol version has none");
