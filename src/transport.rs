@@ -2,7 +2,8 @@
 //!
 //! What to send is the session's decision; here are only headers, the body's reading, and the bound on connections.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::Method;
@@ -11,14 +12,17 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use url::Url;
 
+use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
+use crate::secret::SafeUrl;
 use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb};
 use crate::sse;
 
 /// Bytes of an error body that are read.
 const MAX_ERROR_BODY: usize = 1 << 20;
-/// Exchanges that may be at the start at one time: more would only be more connections (HTTP/1.1), not more speed.
-const MAX_STARTING: usize = 100;
+/// Up to so many exchanges start at once. Beyond, so many more may be at their start at one time: more would only be more
+/// connections (HTTP/1.1), not more speed.
+const MAX_STARTING: usize = 64;
 /// An exchange that has no answer after this time gives its place to the next, so that slow calls do not hold up fast ones.
 const STARTING_TIME: Duration = Duration::from_millis(100);
 /// Files that the process needs beside its connections.
@@ -41,12 +45,16 @@ pub struct Transport {
 struct Inner {
     client: HttpClient,
     server: Url,
+    /// Where a redirect inside the server's origin led: later requests go there without the detour.
+    moved: Mutex<Option<Url>>,
+    has_moved: AtomicBool,
     /// Headers of the user and of every request.
     post_headers: HeaderMap,
     get_headers: HeaderMap,
     max_message: usize,
     starting: Semaphore,
     in_flight: Semaphore,
+    in_flight_most: usize,
     events: mpsc::Sender<Input>,
 }
 
@@ -68,17 +76,21 @@ impl Transport {
             post_headers.insert(name, value.clone());
             get_headers.insert(name, value.clone());
         }
-        let in_flight = Semaphore::new(open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT));
+        let in_flight_most = open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT);
+        let in_flight = Semaphore::new(in_flight_most);
         let starting = Semaphore::new(MAX_STARTING);
         Self {
             inner: Arc::new(Inner {
                 client,
                 server,
+                moved: Mutex::new(None),
+                has_moved: AtomicBool::new(false),
                 post_headers,
                 get_headers,
                 max_message,
                 starting,
                 in_flight,
+                in_flight_most,
                 events,
             }),
         }
@@ -102,11 +114,18 @@ impl Inner {
     }
 
     async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Input, Failure> {
+        let to_server = outgoing.target == Target::Server;
         let request = self.request(outgoing)?;
         // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file. Never closed.
         let _in_flight = self.in_flight.acquire().await.ok();
+        let asked = (to_server && !self.has_moved.load(Ordering::Relaxed)).then(|| request.url.clone());
         let response = self.send(request).await.map_err(failure)?;
         let head = head(&response);
+        if (200..300).contains(&head.status)
+            && asked.is_some_and(|asked| asked != response.url && guard::same_origin(&asked, &response.url))
+        {
+            self.remember_move(response.url.clone());
+        }
         if (200..300).contains(&head.status) && head.content == Content::EventStream {
             return Ok(self.stream(exchange, head, response).await);
         }
@@ -119,8 +138,26 @@ impl Inner {
         Ok(Input::Answer { exchange, head, body })
     }
 
+    fn address(&self) -> Url {
+        if self.has_moved.load(Ordering::Relaxed)
+            && let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            return moved.clone();
+        }
+        self.server.clone()
+    }
+
+    fn remember_move(&self, url: Url) {
+        tracing::debug!("the server redirects to {}; asking there from now on", SafeUrl(&url));
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
+        self.has_moved.store(true, Ordering::Relaxed);
+    }
+
     /// Sends, with a bound on how many connections are opened at once.
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if self.in_flight_most - self.in_flight.available_permits() <= MAX_STARTING {
+            return self.client.send(request).await;
+        }
         let starting = self.starting.acquire().await.ok();
         let mut sending = std::pin::pin!(self.client.send(request));
         tokio::select! {
@@ -145,6 +182,7 @@ impl Inner {
             };
             let mut events = Vec::new();
             let decoded = decoder.push(&chunk, &mut events);
+            merge_empty(&mut events);
             if !events.is_empty() && self.events.send(Input::Events { exchange, events }).await.is_err() {
                 return Input::Ended { exchange, failure: None };
             }
@@ -158,7 +196,7 @@ impl Inner {
 
     fn request(&self, outgoing: Outgoing) -> Result<HttpRequest, Failure> {
         let url = match &outgoing.target {
-            Target::Server => self.server.clone(),
+            Target::Server => self.address(),
             Target::Endpoint(reference) => self.endpoint(reference)?,
         };
         let (method, base) = match outgoing.verb {
@@ -192,7 +230,7 @@ impl Inner {
             .server
             .join(reference)
             .map_err(|_| refused("the server's endpoint event names no usable address".into()))?;
-        if url.origin() != self.server.origin() || !url.username().is_empty() || url.password().is_some() {
+        if !guard::same_origin(&url, &self.server) || !url.username().is_empty() || url.password().is_some() {
             let named = url.origin().ascii_serialization();
             return Err(refused(format!(
                 "rule endpoint-same-origin: the server's endpoint event names another origin, {named}"
@@ -200,6 +238,19 @@ impl Inner {
         }
         Ok(url)
     }
+}
+
+/// Of several events in a row that only move the id or the reconnection time, the last one says it all. A server could send many of them
+/// in few bytes.
+fn merge_empty(events: &mut Vec<sse::Event>) {
+    events.dedup_by(|next, kept| {
+        let both_empty = next.data.is_empty() && kept.data.is_empty() && next.name.is_none() && kept.name.is_none();
+        if both_empty {
+            kept.id = next.id.take().or(kept.id.take());
+            kept.retry = next.retry.or(kept.retry);
+        }
+        both_empty
+    });
 }
 
 /// Sets a header whose value is known to be plain; one that is not is left out.
@@ -273,6 +324,25 @@ fn open_files() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_empty_events_is_one() {
+        let event = |id: &str, data: &'static str, retry| sse::Event {
+            name: None,
+            data: bytes::Bytes::from(data),
+            id: (!id.is_empty()).then(|| sse::IdChange::Set(id.into())),
+            retry,
+        };
+        let mut events = vec![
+            event("1", "", Some(5)),
+            event("2", "", None),
+            event("", "x", None),
+            event("3", "", None),
+            event("", "", Some(7)),
+        ];
+        merge_empty(&mut events);
+        assert_eq!(events, vec![event("2", "", Some(5)), event("", "x", None), event("3", "", Some(7))]);
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

@@ -32,8 +32,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use mcp_drawbridge::http::{
-    HttpClient, HttpError, HttpErrorKind, HttpOptions, HttpRequest, HttpResponse, ProxyChoice,
-    RedirectRule,
+    HttpClient, HttpError, HttpErrorKind, HttpOptions, HttpRequest, HttpResponse, ProxyChoice, RedirectRule,
 };
 use url::Url;
 
@@ -53,10 +52,7 @@ fn client(options: HttpOptions, url: &str) -> HttpClient {
 fn request(method: Method, url: &str, fields: &[(&str, &str)], body: &str) -> HttpRequest {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        headers.append(
-            name.parse::<HeaderName>().unwrap(),
-            HeaderValue::from_str(value).unwrap(),
-        );
+        headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
     }
     HttpRequest {
         method,
@@ -73,11 +69,8 @@ fn get(url: &str) -> HttpRequest {
 }
 
 fn post(url: &str, body: &str) -> HttpRequest {
-    let fields = [
-        ("content-type", "application/json"),
-        ("authorization", "Bearer token-1"),
-        ("mcp-session-id", "session-1"),
-    ];
+    let fields =
+        [("content-type", "application/json"), ("authorization", "Bearer token-1"), ("mcp-session-id", "session-1")];
     request(Method::POST, url, &fields, body)
 }
 
@@ -106,8 +99,5 @@ fn rule(error: &HttpError) -> Option<&'static str> {
 }
 
 fn proxy(url: String) -> HttpOptions {
-    HttpOptions {
-        proxy: ProxyChoice::Url(url),
-        ..options()
-    }
+    HttpOptions { proxy: ProxyChoice::Url(url), ..options() }
 }

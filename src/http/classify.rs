@@ -55,21 +55,14 @@ pub(super) fn in_body(error: reqwest::Error, scene: &Scene<'_>) -> HttpError {
 
 /// No head within the limit.
 pub(super) fn head_timeout(limit: Duration, scene: &Scene<'_>) -> HttpError {
-    let message = format!(
-        "no answer from {} within {}",
-        scene.server(),
-        shown_duration(limit)
-    );
+    let message = format!("no answer from {} within {}", scene.server(), shown_duration(limit));
     HttpError::new(HttpErrorKind::Timeout, message).with_hint("--headers-timeout sets the limit")
 }
 
 /// Nothing of the body within the limit.
 pub(super) fn body_timeout(limit: Duration, scene: &Scene<'_>) -> HttpError {
-    let message = format!(
-        "nothing arrived from {} for {} in the middle of an answer",
-        scene.server(),
-        shown_duration(limit)
-    );
+    let message =
+        format!("nothing arrived from {} for {} in the middle of an answer", scene.server(), shown_duration(limit));
     HttpError::new(HttpErrorKind::Timeout, message).with_hint("--body-timeout sets the limit")
 }
 
@@ -103,27 +96,18 @@ fn classify(error: &(dyn Error + 'static), connecting: bool, scene: &Scene<'_>) 
             return parse_error(error, scene);
         }
     }
-    let message = format!(
-        "the connection to {} was lost before the answer came",
-        scene.peer()
-    );
+    let message = format!("the connection to {} was lost before the answer came", scene.peer());
     HttpError::new(HttpErrorKind::Cut, message)
 }
 
 fn resolve_error(error: &ResolveError, scene: &Scene<'_>) -> HttpError {
     let of_proxy = |host: &str| scene.via.is_some_and(|via| via.host == host);
     let kind = |host: &str| {
-        if of_proxy(host) {
-            HttpErrorKind::Proxy
-        } else {
-            HttpErrorKind::Dns
-        }
+        if of_proxy(host) { HttpErrorKind::Proxy } else { HttpErrorKind::Dns }
     };
     let (kind, definite, hint) = match error {
         ResolveError::Refused(refusal) => return HttpError::from(refusal.clone()).unsent(true),
-        ResolveError::Lookup {
-            host, temporary, ..
-        } => (
+        ResolveError::Lookup { host, temporary, .. } => (
             kind(host),
             !temporary,
             if of_proxy(host) {
@@ -134,29 +118,16 @@ fn resolve_error(error: &ResolveError, scene: &Scene<'_>) -> HttpError {
                 "check the spelling of the server's URL, and the network"
             },
         ),
-        ResolveError::NoAddress { host, ipv4_only } => (
-            kind(host),
-            true,
-            if *ipv4_only {
-                "leave out --ipv4"
-            } else {
-                "check the spelling of the server's URL"
-            },
-        ),
+        ResolveError::NoAddress { host, ipv4_only } => {
+            (kind(host), true, if *ipv4_only { "leave out --ipv4" } else { "check the spelling of the server's URL" })
+        }
     };
-    HttpError::new(kind, error.to_string())
-        .unsent(true)
-        .definite(definite)
-        .with_hint(hint)
+    HttpError::new(kind, error.to_string()).unsent(true).definite(definite).with_hint(hint)
 }
 
 fn connect_error(error: &(dyn Error + 'static), scene: &Scene<'_>) -> HttpError {
     let peer = scene.peer();
-    let kind = if scene.via.is_some() {
-        HttpErrorKind::Proxy
-    } else {
-        HttpErrorKind::Connect
-    };
+    let kind = if scene.via.is_some() { HttpErrorKind::Proxy } else { HttpErrorKind::Connect };
     // The library's own timer has a private type; the system's time-out is an io::Error.
     let timer = chain(error).any(|cause| cause.to_string() == "operation timed out");
     let io = deepest::<io::Error>(error);
@@ -184,24 +155,19 @@ fn connect_error(error: &(dyn Error + 'static), scene: &Scene<'_>) -> HttpError 
         );
     }
     match io.kind() {
-        io::ErrorKind::ConnectionRefused => error(
-            format!("connection refused by {peer}"),
-            "check that it is running, and host and port",
-        ),
+        io::ErrorKind::ConnectionRefused => {
+            error(format!("connection refused by {peer}"), "check that it is running, and host and port")
+        }
         io::ErrorKind::TimedOut => {
             let message = format!("no connection to {peer}: it does not answer");
             HttpError::new(HttpErrorKind::Timeout, message).with_hint("check the network")
         }
-        io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown => error(
-            format!("{peer} is unreachable"),
-            "check the network or the VPN",
-        ),
-        io::ErrorKind::PermissionDenied => error(
-            format!("this machine does not allow the connection to {peer}"),
-            "check its firewall",
-        ),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            error(format!("{peer} is unreachable"), "check the network or the VPN")
+        }
+        io::ErrorKind::PermissionDenied => {
+            error(format!("this machine does not allow the connection to {peer}"), "check its firewall")
+        }
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
@@ -213,13 +179,7 @@ fn connect_error(error: &(dyn Error + 'static), scene: &Scene<'_>) -> HttpError 
                 "check that the port is the right one"
             },
         ),
-        _ => HttpError::new(
-            kind,
-            format!(
-                "no connection to {peer}: {}",
-                guard::shown_text(&io.to_string())
-            ),
-        ),
+        _ => HttpError::new(kind, format!("no connection to {peer}: {}", guard::shown_text(&io.to_string()))),
     }
 }
 
@@ -233,31 +193,20 @@ fn tunnel_error(error: &(dyn Error + 'static), via: &Via, scene: &Scene<'_>) -> 
     let text = chain(error)
         .map(ToString::to_string)
         .find(|text| text.starts_with("tunnel error: ") || text.starts_with("SOCKS error: "))?;
-    if ["authorization required", "credentials", "authentication"]
-        .iter()
-        .any(|word| text.contains(word))
-    {
+    if ["authorization required", "credentials", "authentication"].iter().any(|word| text.contains(word)) {
         return Some(proxy_login(via));
     }
     if text.contains("underlying connection") || text.contains("io error") {
         // Its own connection failed. The cause beneath says more, but SOCKS has none.
         return text.starts_with("SOCKS").then(|| {
             let message = format!("no connection to the proxy {}", via.label);
-            HttpError::new(HttpErrorKind::Proxy, message)
-                .with_hint("check that it is running, and host and port")
+            HttpError::new(HttpErrorKind::Proxy, message).with_hint("check that it is running, and host and port")
         });
     }
     let (_, reason) = text.split_once(": ")?;
-    let message = format!(
-        "the proxy {} gives no connection to {}: {}",
-        via.label,
-        scene.server(),
-        guard::shown_text(reason)
-    );
-    Some(
-        HttpError::new(HttpErrorKind::Proxy, message)
-            .with_hint("check that the proxy may reach the server"),
-    )
+    let message =
+        format!("the proxy {} gives no connection to {}: {}", via.label, scene.server(), guard::shown_text(reason));
+    Some(HttpError::new(HttpErrorKind::Proxy, message).with_hint("check that the proxy may reach the server"))
 }
 
 fn tls_error(error: &rustls::Error, scene: &Scene<'_>) -> HttpError {
@@ -265,26 +214,18 @@ fn tls_error(error: &rustls::Error, scene: &Scene<'_>) -> HttpError {
     let (message, hint) = match error {
         rustls::Error::InvalidCertificate(error) => certificate_error(error, &server),
         rustls::Error::AlertReceived(alert) => alert_error(*alert, &server),
-        rustls::Error::InvalidMessage(_) => (
-            format!("{server} does not speak TLS"),
-            "check scheme and port of the URL; is it an http server?",
-        ),
-        rustls::Error::PeerIncompatible(_) => (
-            format!("{server} and we have no TLS version or cipher in common"),
-            "the server must offer TLS 1.2 or 1.3",
-        ),
+        rustls::Error::InvalidMessage(_) => {
+            (format!("{server} does not speak TLS"), "check scheme and port of the URL; is it an http server?")
+        }
+        rustls::Error::PeerIncompatible(_) => {
+            (format!("{server} and we have no TLS version or cipher in common"), "the server must offer TLS 1.2 or 1.3")
+        }
         // Our verifier, without roots.
         rustls::Error::General(text) => (
             format!("{server} cannot be trusted: {}", guard::shown_text(text)),
             "check --ca-file and SSL_CERT_FILE, or install the system's CA certificates (package ca-certificates)",
         ),
-        error => (
-            format!(
-                "TLS with {server} failed: {}",
-                guard::shown_text(&error.to_string())
-            ),
-            "",
-        ),
+        error => (format!("TLS with {server} failed: {}", guard::shown_text(&error.to_string())), ""),
     };
     let error = HttpError::new(HttpErrorKind::Tls, message).definite(true);
     if hint.is_empty() {
@@ -300,9 +241,7 @@ fn certificate_error(error: &CertificateError, server: &str) -> (String, &'stati
             "if your company inspects TLS, or the server has a CA of its own, pass that CA with --ca-file",
         ),
         CertificateError::BadSignature => (
-            format!(
-                "the TLS certificate of {server} is not trusted: its CA has a trusted name but another key"
-            ),
+            format!("the TLS certificate of {server} is not trusted: its CA has a trusted name but another key"),
             "pass the right CA with --ca-file",
         ),
         // Private to the verifier: a self-signed certificate that calls itself a CA (see `pin.rs`).
@@ -314,17 +253,12 @@ fn certificate_error(error: &CertificateError, server: &str) -> (String, &'stati
             format!("the TLS certificate of {server} has expired"),
             "check this machine's clock; else the server's owner must renew it",
         ),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
-            format!("the TLS certificate of {server} is not valid yet"),
-            "check this machine's clock",
-        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            (format!("the TLS certificate of {server} is not valid yet"), "check this machine's clock")
+        }
         CertificateError::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
-            let mut names = presented
-                .iter()
-                .take(MAX_NAMES)
-                .map(|name| guard::shown_text(name))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let mut names =
+                presented.iter().take(MAX_NAMES).map(|name| guard::shown_text(name)).collect::<Vec<_>>().join(", ");
             if presented.len() > MAX_NAMES {
                 names.push_str(", ...");
             }
@@ -333,19 +267,14 @@ fn certificate_error(error: &CertificateError, server: &str) -> (String, &'stati
                 "use the name that the certificate is for",
             )
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
-            format!("the TLS certificate of {server} is for another name"),
-            "use the name that the certificate is for",
-        ),
-        CertificateError::Revoked => (
-            format!("the TLS certificate of {server} has been revoked"),
-            "the server's owner must renew it",
-        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            (format!("the TLS certificate of {server} is for another name"), "use the name that the certificate is for")
+        }
+        CertificateError::Revoked => {
+            (format!("the TLS certificate of {server} has been revoked"), "the server's owner must renew it")
+        }
         error => (
-            format!(
-                "the TLS certificate of {server} is refused: {}",
-                guard::shown_text(&error.to_string())
-            ),
+            format!("the TLS certificate of {server} is refused: {}", guard::shown_text(&error.to_string())),
             "the server's owner must mend it",
         ),
     }
@@ -354,10 +283,9 @@ fn certificate_error(error: &CertificateError, server: &str) -> (String, &'stati
 fn alert_error(alert: AlertDescription, server: &str) -> (String, &'static str) {
     use AlertDescription as A;
     match alert {
-        A::CertificateRequired => (
-            format!("{server} wants a TLS client certificate"),
-            "pass one with --client-cert and --client-key",
-        ),
+        A::CertificateRequired => {
+            (format!("{server} wants a TLS client certificate"), "pass one with --client-cert and --client-key")
+        }
         A::BadCertificate
         | A::UnsupportedCertificate
         | A::CertificateRevoked
@@ -365,14 +293,10 @@ fn alert_error(alert: AlertDescription, server: &str) -> (String, &'static str) 
         | A::CertificateUnknown
         | A::UnknownCA
         | A::DecryptError
-        | A::AccessDenied => (
-            format!("{server} refuses our TLS client certificate: {alert:?}"),
-            "check --client-cert and --client-key",
-        ),
-        A::UnrecognisedName => (
-            format!("{server} has no TLS certificate for that name"),
-            "check the host in the URL",
-        ),
+        | A::AccessDenied => {
+            (format!("{server} refuses our TLS client certificate: {alert:?}"), "check --client-cert and --client-key")
+        }
+        A::UnrecognisedName => (format!("{server} has no TLS certificate for that name"), "check the host in the URL"),
         A::ProtocolVersion | A::HandshakeFailure | A::InsufficientSecurity => (
             format!("{server} refuses the TLS handshake: {alert:?}"),
             "the server must offer TLS 1.2 or 1.3; perhaps it wants a client certificate (--client-cert)",
@@ -399,12 +323,7 @@ fn parse_error(error: &hyper::Error, scene: &Scene<'_>) -> HttpError {
 
 fn body_error(error: &(dyn Error + 'static), scene: &Scene<'_>) -> HttpError {
     let server = scene.server();
-    let malformed = |what: &str| {
-        HttpError::new(
-            HttpErrorKind::Malformed,
-            format!("the answer from {server} {what}"),
-        )
-    };
+    let malformed = |what: &str| HttpError::new(HttpErrorKind::Malformed, format!("the answer from {server} {what}"));
     if let Some(io) = deepest::<io::Error>(error) {
         match io.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
@@ -424,9 +343,7 @@ fn body_error(error: &(dyn Error + 'static), scene: &Scene<'_>) -> HttpError {
 /// The error and its causes, outermost first. Unlike `source`, it does not skip what an `io::Error` wraps.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
-        let wrapped = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         match wrapped {
             Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
             None => error.source(),

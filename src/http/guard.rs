@@ -63,26 +63,15 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(rule: &'static str, message: String) -> Self {
-        Self {
-            rule,
-            flag: None,
-            message,
-            hint: None,
-        }
+        Self { rule, flag: None, message, hint: None }
     }
 
     fn flag(self, flag: &'static str) -> Self {
-        Self {
-            flag: Some(flag),
-            ..self
-        }
+        Self { flag: Some(flag), ..self }
     }
 
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -122,21 +111,13 @@ pub fn parse(text: &str, base: Option<&Url>) -> Result<Url, Refusal> {
 /// A URL parser repairs what it is given (it drops tabs, turns `\` into `/`); whoever reads the same text next may not.
 fn check_text(text: &str, international: bool) -> Result<(), Refusal> {
     if text.len() > MAX_URL {
-        return Err(Refusal::new(
-            "url-length",
-            format!("the URL is longer than {MAX_URL} bytes"),
-        ));
+        return Err(Refusal::new("url-length", format!("the URL is longer than {MAX_URL} bytes")));
     }
-    let bad = |c: char| {
-        c == '\\' || c.is_control() || c.is_whitespace() || (!international && !c.is_ascii())
-    };
+    let bad = |c: char| c == '\\' || c.is_control() || c.is_whitespace() || (!international && !c.is_ascii());
     match text.chars().find(|&c| bad(c)) {
         Some(c) => Err(Refusal::new(
             "url-characters",
-            format!(
-                "the URL has a character that does not belong there: {}",
-                c.escape_default()
-            ),
+            format!("the URL has a character that does not belong there: {}", c.escape_default()),
         )),
         None => Ok(()),
     }
@@ -145,8 +126,7 @@ fn check_text(text: &str, international: bool) -> Result<(), Refusal> {
 /// `example.com:8080/mcp` parses as a URL with the scheme `example.com`.
 fn looks_like_host(text: &str) -> bool {
     text.split_once(':').is_some_and(|(host, rest)| {
-        (host.contains('.') || host == "localhost")
-            && rest.starts_with(|c: char| c.is_ascii_digit())
+        (host.contains('.') || host == "localhost") && rest.starts_with(|c: char| c.is_ascii_digit())
     })
 }
 
@@ -177,12 +157,7 @@ impl Policy {
     pub fn new(server: &Url, allow_http: bool, allow_private: bool) -> Result<Self, Refusal> {
         check_form(server)?;
         let origin = Origin::of(server).ok_or_else(|| no_host(server))?;
-        let policy = Self {
-            server: origin,
-            server_class: literal_class(server),
-            allow_http,
-            allow_private,
-        };
+        let policy = Self { server: origin, server_class: literal_class(server), allow_http, allow_private };
         policy.check_url(server, Purpose::Server)?;
         Ok(policy)
     }
@@ -206,10 +181,7 @@ impl Policy {
     pub fn check_url(&self, url: &Url, purpose: Purpose) -> Result<(), Refusal> {
         check_form(url)?;
         if purpose == Purpose::Fetch && url.fragment().is_some() {
-            return Err(Refusal::new(
-                "url-fragment",
-                format!("{} has a fragment", shown(url)),
-            ));
+            return Err(Refusal::new("url-fragment", format!("{} has a fragment", shown(url))));
         }
         let class = literal_class(url);
         if url.scheme() == "http" && class != Some(AddressClass::Loopback) && !self.allow_http {
@@ -231,12 +203,7 @@ impl Policy {
         self.check_class(AddressClass::of(ip), purpose, &shown_text(host))
     }
 
-    fn check_class(
-        &self,
-        class: AddressClass,
-        purpose: Purpose,
-        what: &str,
-    ) -> Result<(), Refusal> {
+    fn check_class(&self, class: AddressClass, purpose: Purpose, what: &str) -> Result<(), Refusal> {
         use AddressClass::{Loopback, Private, Public};
         // A server on this machine, or in the private network, tells us nothing that it could not reach itself.
         let local = self.server_class == Some(Loopback);
@@ -256,15 +223,8 @@ impl Policy {
             Private => "address-private",
             _ => "address-special",
         };
-        let refusal = Refusal::new(
-            rule,
-            format!("the server leads to {what}, which is a {class} address"),
-        );
-        Err(if class == Private {
-            refusal.flag(ALLOW_PRIVATE)
-        } else {
-            refusal
-        })
+        let refusal = Refusal::new(rule, format!("the server leads to {what}, which is a {class} address"));
+        Err(if class == Private { refusal.flag(ALLOW_PRIVATE) } else { refusal })
     }
 }
 
@@ -293,21 +253,15 @@ pub(super) fn check_form(url: &Url) -> Result<(), Refusal> {
         return check_text(url.as_str(), false);
     }
     if !matches!(url.scheme(), "http" | "https") {
-        let message = format!(
-            "the scheme {:?} is neither https nor http",
-            shown_text(url.scheme())
-        );
+        let message = format!("the scheme {:?} is neither https nor http", shown_text(url.scheme()));
         return Err(Refusal::new("url-scheme", message));
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(no_host(url));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Refusal::new(
-            "url-userinfo",
-            format!("{} has a user name or password in it", shown(url)),
-        )
-        .hint("take it out; credentials go into a header"));
+        return Err(Refusal::new("url-userinfo", format!("{} has a user name or password in it", shown(url)))
+            .hint("take it out; credentials go into a header"));
     }
     Ok(())
 }
@@ -317,15 +271,12 @@ fn no_host(url: &Url) -> Refusal {
 }
 
 fn plain_http(url: &Url) -> Refusal {
-    let refusal =
-        Refusal::new("plain-http", format!("{} is not encrypted", shown(url))).flag(ALLOW_HTTP);
+    let refusal = Refusal::new("plain-http", format!("{} is not encrypted", shown(url))).flag(ALLOW_HTTP);
     match url.host() {
         Some(Host::Ipv4(ip)) if ip.is_unspecified() => {
             refusal.hint("0.0.0.0 is where a server listens; connect to 127.0.0.1 instead")
         }
-        _ => refusal.hint(format!(
-            "use https, or {ALLOW_HTTP} in a network that you trust"
-        )),
+        _ => refusal.hint(format!("use https, or {ALLOW_HTTP} in a network that you trust")),
     }
 }
 
@@ -340,17 +291,8 @@ pub fn shown(url: &Url) -> String {
 
 /// A text of a server for messages: printable ASCII only, bounded.
 pub fn shown_text(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(MAX_SHOWN)
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect();
+    let mut out: String =
+        text.chars().take(MAX_SHOWN).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect();
     if text.chars().nth(MAX_SHOWN).is_some() {
         out.push_str("...");
     }
@@ -418,16 +360,10 @@ mod tests {
             let got = got.as_ref().map(Url::as_str).map_err(|r| r.rule);
             assert_eq!(got, *want, "{text}");
         }
-        assert_eq!(
-            parse_server("http://a.example", false).unwrap_err().flag,
-            Some(ALLOW_HTTP)
-        );
+        assert_eq!(parse_server("http://a.example", false).unwrap_err().flag, Some(ALLOW_HTTP));
         let long = format!("https://a.example/{}", "x".repeat(MAX_URL));
         assert_eq!(parse_server(&long, false).unwrap_err().rule, "url-length");
-        let hint = parse_server("a.example:8080/mcp", false)
-            .unwrap_err()
-            .hint
-            .unwrap();
+        let hint = parse_server("a.example:8080/mcp", false).unwrap_err().hint.unwrap();
         assert_eq!(hint, "write https://a.example:8080/mcp");
     }
 
@@ -471,53 +407,25 @@ mod tests {
         }
         // http to a public host needs its own option, private addresses theirs, special ones have none.
         let strict = Policy::new(&url(PUBLIC), false, false).unwrap();
-        let plain = strict
-            .check_url(&url("http://auth.example/"), Purpose::Fetch)
-            .unwrap_err();
+        let plain = strict.check_url(&url("http://auth.example/"), Purpose::Fetch).unwrap_err();
         assert_eq!((plain.rule, plain.flag), ("plain-http", Some(ALLOW_HTTP)));
-        let private = strict
-            .check_url(&url("https://10.0.0.1/"), Purpose::Fetch)
-            .unwrap_err();
+        let private = strict.check_url(&url("https://10.0.0.1/"), Purpose::Fetch).unwrap_err();
         assert_eq!(private.flag, Some(ALLOW_PRIVATE));
         let lax = Policy::new(&url(PUBLIC), true, true).unwrap();
-        assert!(
-            lax.check_url(&url("http://10.0.0.1/"), Purpose::Fetch)
-                .is_ok()
-        );
-        let special = lax
-            .check_url(&url("http://169.254.169.254/"), Purpose::Fetch)
-            .unwrap_err();
+        assert!(lax.check_url(&url("http://10.0.0.1/"), Purpose::Fetch).is_ok());
+        let special = lax.check_url(&url("http://169.254.169.254/"), Purpose::Fetch).unwrap_err();
         assert_eq!((special.rule, special.flag), ("address-special", None));
-        assert!(
-            lax.check_url(&url("https://127.0.0.1/"), Purpose::Fetch)
-                .is_err()
-        );
+        assert!(lax.check_url(&url("https://127.0.0.1/"), Purpose::Fetch).is_err());
     }
 
     #[test]
     fn resolved_addresses() {
         let policy = policy("https://server.example/mcp");
         let inside = "10.0.0.1".parse().unwrap();
-        assert!(
-            policy
-                .check_address(inside, "server.example", Purpose::Fetch)
-                .is_ok()
-        );
-        assert!(
-            policy
-                .check_address(inside, "other.example", Purpose::Fetch)
-                .is_err()
-        );
-        assert!(
-            policy
-                .check_address(inside, "server.example.", Purpose::Fetch)
-                .is_err()
-        );
-        assert!(
-            policy
-                .check_address("8.8.8.8".parse().unwrap(), "other.example", Purpose::Fetch)
-                .is_ok()
-        );
+        assert!(policy.check_address(inside, "server.example", Purpose::Fetch).is_ok());
+        assert!(policy.check_address(inside, "other.example", Purpose::Fetch).is_err());
+        assert!(policy.check_address(inside, "server.example.", Purpose::Fetch).is_err());
+        assert!(policy.check_address("8.8.8.8".parse().unwrap(), "other.example", Purpose::Fetch).is_ok());
     }
 
     #[test]
@@ -532,26 +440,14 @@ mod tests {
         ];
         for (text, want) in table {
             let got = parse(text, Some(&base));
-            assert_eq!(
-                got.as_ref().map(Url::as_str).map_err(|r| r.rule),
-                *want,
-                "{text:?}"
-            );
+            assert_eq!(got.as_ref().map(Url::as_str).map_err(|r| r.rule), *want, "{text:?}");
         }
-        assert_eq!(
-            parse(&"x".repeat(MAX_URL + 1), Some(&base))
-                .unwrap_err()
-                .rule,
-            "url-length"
-        );
+        assert_eq!(parse(&"x".repeat(MAX_URL + 1), Some(&base)).unwrap_err().rule, "url-length");
     }
 
     #[test]
     fn what_is_shown_holds_no_secret() {
-        assert_eq!(
-            shown(&url("https://u:pw@a.example:443/x?token=s#f")),
-            "https://a.example/x?..."
-        );
+        assert_eq!(shown(&url("https://u:pw@a.example:443/x?token=s#f")), "https://a.example/x?...");
         assert_eq!(shown_text("a\u{1b}[31m\u{202e}b"), "a?[31m?b");
         let long = shown(&url(&format!("https://a.example/{}", "x".repeat(500))));
         assert_eq!(long.len(), MAX_SHOWN + 3);

@@ -159,13 +159,7 @@ mod tests {
     }
 
     /// `""`: deliver; else the target, with `-` in front where credentials are left out, or `!` and the kind or rule of the error.
-    fn one(
-        server: &str,
-        rule: RedirectRule,
-        method: &str,
-        status: u16,
-        location: Option<&str>,
-    ) -> String {
+    fn one(server: &str, rule: RedirectRule, method: &str, status: u16, location: Option<&str>) -> String {
         let policy = Policy::new(&url(server), true, false).unwrap();
         let mut walk = Walk::new(&policy, rule, 5);
         let step = walk.step(
@@ -243,13 +237,7 @@ mod tests {
         assert_eq!(go("https://a.example/mcp"), "https://a.example/mcp");
         assert_eq!(go("https://b.example/mcp"), "!redirect-cross-origin");
         assert_eq!(go("https://a.example:8443/mcp"), "!redirect-cross-origin");
-        let local = one(
-            "http://127.0.0.1:3000/",
-            SameOrigin,
-            "POST",
-            307,
-            Some("https://127.0.0.1:3001/"),
-        );
+        let local = one("http://127.0.0.1:3000/", SameOrigin, "POST", 307, Some("https://127.0.0.1:3001/"));
         assert_eq!(local, "!redirect-cross-origin");
     }
 
@@ -257,30 +245,15 @@ mod tests {
     fn errors_say_where_to_without_the_query() {
         let policy = Policy::new(&url(SERVER), false, false).unwrap();
         for (location, target) in [
-            (
-                "https://b.example/new?token=secret",
-                "https://b.example/new",
-            ),
-            (
-                "http://a.example/mcp/?token=secret",
-                "https://a.example/mcp/",
-            ),
+            ("https://b.example/new?token=secret", "https://b.example/new"),
+            ("http://a.example/mcp/?token=secret", "https://a.example/mcp/"),
         ] {
             let mut walk = Walk::new(&policy, SameOrigin, 5);
             let error = walk
-                .step(
-                    StatusCode::TEMPORARY_REDIRECT,
-                    Some(location.as_bytes()),
-                    &Method::POST,
-                    &url(SERVER),
-                    false,
-                )
+                .step(StatusCode::TEMPORARY_REDIRECT, Some(location.as_bytes()), &Method::POST, &url(SERVER), false)
                 .unwrap_err();
             let hint = error.hint().unwrap();
-            assert!(
-                hint.contains(target) && hint.contains("configuration"),
-                "{hint}"
-            );
+            assert!(hint.contains(target) && hint.contains("configuration"), "{hint}");
             assert!(!format!("{error} {hint} {error:?}").contains("secret"));
             assert!(error.is_definite() && !error.surely_unsent());
         }
@@ -293,13 +266,7 @@ mod tests {
         let mut current = url(SERVER);
         for (location, cookie_set) in hops {
             let status = StatusCode::TEMPORARY_REDIRECT;
-            match walk.step(
-                status,
-                Some(location.as_bytes()),
-                &Method::POST,
-                &current,
-                *cookie_set,
-            ) {
+            match walk.step(status, Some(location.as_bytes()), &Method::POST, &current, *cookie_set) {
                 Ok(Step::Follow { url, .. }) => current = url,
                 Ok(Step::Deliver) => return Err("delivered".to_owned()),
                 Err(error) => return Err(error.to_string()),
@@ -325,42 +292,16 @@ mod tests {
 
     #[test]
     fn loops_and_long_ways_end() {
-        let five = [
-            ("/1", false),
-            ("/2", false),
-            ("/3", false),
-            ("/4", false),
-            ("/5", false),
-        ];
+        let five = [("/1", false), ("/2", false), ("/3", false), ("/4", false), ("/5", false)];
         assert_eq!(walk(5, &five), Ok(()));
-        assert!(
-            walk(4, &five)
-                .unwrap_err()
-                .contains("more than 4 redirects")
-        );
-        assert!(
-            walk(0, &five)
-                .unwrap_err()
-                .contains("more than 0 redirects")
-        );
+        assert!(walk(4, &five).unwrap_err().contains("more than 4 redirects"));
+        assert!(walk(0, &five).unwrap_err().contains("more than 0 redirects"));
         assert!(walk(5, &[("/mcp", false)]).unwrap_err().contains("loop"));
-        assert!(
-            walk(5, &[("/x", false), ("/mcp", false)])
-                .unwrap_err()
-                .contains("loop")
-        );
-        assert!(
-            walk(5, &[("/x", false), ("/y", false), ("/x", false)])
-                .unwrap_err()
-                .contains("loop")
-        );
+        assert!(walk(5, &[("/x", false), ("/mcp", false)]).unwrap_err().contains("loop"));
+        assert!(walk(5, &[("/x", false), ("/y", false), ("/x", false)]).unwrap_err().contains("loop"));
         // A balancer that sets its cookie and sends the client back; one that does nothing else.
         assert_eq!(walk(5, &[("/mcp", true)]), Ok(()));
         assert_eq!(walk(5, &[("/x", true), ("/mcp", false)]), Ok(()));
-        assert!(
-            walk(5, &[("/mcp", true); 6])
-                .unwrap_err()
-                .contains("more than 5")
-        );
+        assert!(walk(5, &[("/mcp", true); 6]).unwrap_err().contains("more than 5"));
     }
 }

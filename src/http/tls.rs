@@ -28,9 +28,7 @@ const MAX_PEM: u64 = 8 << 20;
 /// A TLS client configuration, and the part of it that still has to read the system's roots.
 ///
 /// The files that the user named are read here, so that a wrong one is a usage error from the start.
-pub(super) fn configure(
-    options: &HttpOptions,
-) -> Result<(ClientConfig, Arc<LazyVerifier>), HttpError> {
+pub(super) fn configure(options: &HttpOptions) -> Result<(ClientConfig, Arc<LazyVerifier>), HttpError> {
     let provider = Arc::new(crypto::ring::default_provider());
     for file in &options.ca_files {
         check_ca_file(file)?;
@@ -50,16 +48,14 @@ pub(super) fn configure(
         Some((chain, key)) => {
             let certificates = read_client_chain(chain)?;
             let private = read_private_key(key)?;
-            builder
-                .with_client_auth_cert(certificates, private)
-                .map_err(|error| {
-                    let message = format!(
-                        "the client certificate {} and the key {} cannot be used: {error}",
-                        chain.display(),
-                        key.display()
-                    );
-                    HttpError::usage(message).with_source(error)
-                })?
+            builder.with_client_auth_cert(certificates, private).map_err(|error| {
+                let message = format!(
+                    "the client certificate {} and the key {} cannot be used: {error}",
+                    chain.display(),
+                    key.display()
+                );
+                HttpError::usage(message).with_source(error)
+            })?
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -88,10 +84,7 @@ impl LazyVerifier {
     }
 
     fn loaded(&self) -> Result<&Loaded, rustls::Error> {
-        self.loaded
-            .get_or_init(|| self.load())
-            .as_ref()
-            .map_err(rustls::Error::clone)
+        self.loaded.get_or_init(|| self.load()).as_ref().map_err(rustls::Error::clone)
     }
 
     fn load(&self) -> Result<Loaded, rustls::Error> {
@@ -103,10 +96,7 @@ impl LazyVerifier {
         Ok(Loaded { roots, verifier })
     }
 
-    fn verifier(
-        &self,
-        roots: &[CertificateDer<'static>],
-    ) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    fn verifier(&self, roots: &[CertificateDer<'static>]) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
         // The platform's verifier knows SSL_CERT_FILE only where the roots are files anyway.
         #[cfg(any(windows, target_vendor = "apple"))]
         if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
@@ -114,10 +104,9 @@ impl LazyVerifier {
             let found = read_ca_file(Path::new(&file)).map_err(general)?;
             store.add_parsable_certificates(found.into_iter().chain(roots.iter().cloned()));
             let provider = Arc::clone(&self.provider);
-            let verifier =
-                rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider)
-                    .build()
-                    .map_err(general)?;
+            let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider)
+                .build()
+                .map_err(general)?;
             return Ok(verifier);
         }
         let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(
@@ -170,9 +159,7 @@ impl ServerCertVerifier for LazyVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -193,17 +180,15 @@ fn is_der(bytes: &[u8]) -> bool {
 
 fn no_certificate(path: &Path) -> HttpError {
     let message = format!("the CA file {} holds no usable certificate", path.display());
-    HttpError::usage(message)
-        .with_hint("it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE")
+    HttpError::usage(message).with_hint("it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE")
 }
 
 /// The certificates of a CA file, PEM or a single DER certificate, without those that cannot be a root.
 fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpError> {
     let bytes = read(path, "the CA file")?;
     let bytes = bytes.expose_secret();
-    let mut found: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(bytes)
-        .filter_map(Result::ok)
-        .collect();
+    let mut found: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(bytes).filter_map(Result::ok).collect();
     if found.is_empty() && is_der(bytes) {
         found.push(CertificateDer::from(bytes.to_vec()));
     }
@@ -234,8 +219,7 @@ fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, HttpError> {
         let error = HttpError::usage(message);
         let is_encrypted = memchr::memmem::find(bytes, b"ENCRYPTED").is_some();
         if is_encrypted {
-            return error
-                .with_hint("it is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN");
+            return error.with_hint("it is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN");
         }
         error
     })
@@ -248,9 +232,7 @@ fn read(path: &Path, what: &str) -> Result<SecretSlice<u8>, HttpError> {
     };
     let file = File::open(path).map_err(fail)?;
     let mut bytes = Vec::new();
-    file.take(MAX_PEM + 1)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
+    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_PEM {
         let message = format!("{what} {} is larger than {MAX_PEM} bytes", path.display());
         return Err(HttpError::usage(message));

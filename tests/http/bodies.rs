@@ -19,10 +19,7 @@ async fn read(options: HttpOptions, acts: fn() -> Vec<Act>) -> Result<Vec<u8>, H
     })
     .await;
     let client = client(options, &server.url("/"));
-    let response = client
-        .send(get(&server.url("/")))
-        .await
-        .map_err(|e| e.kind())?;
+    let response = client.send(get(&server.url("/"))).await.map_err(|e| e.kind())?;
     let bytes = response.bytes(usize::MAX).await.map_err(|error| {
         assert!(!error.surely_unsent(), "{error:?}");
         error.kind()
@@ -63,10 +60,7 @@ async fn whole_and_cut() {
 
 #[tokio::test]
 async fn too_large() {
-    let small = || HttpOptions {
-        max_body: 1000,
-        ..options()
-    };
+    let small = || HttpOptions { max_body: 1000, ..options() };
     #[rustfmt::skip]
     let table: &[(fn() -> Vec<Act>, Result<usize, HttpErrorKind>)] = &[
         (|| head("Content-Length: 1000\r\n", &[b'x'; 1000]), Ok(1000)),
@@ -91,14 +85,9 @@ async fn too_large() {
 async fn the_callers_own_limit() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/announced" => head("Content-Length: 10\r\n", b"0123456789"),
-        "/chunks" => head(
-            "Transfer-Encoding: chunked\r\n",
-            b"5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n",
-        ),
+        "/chunks" => head("Transfer-Encoding: chunked\r\n", b"5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"),
         _ => vec![
-            Act::Send(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n".to_vec(),
-            ),
+            Act::Send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n".to_vec()),
             Act::Wait(Duration::from_millis(50)),
             Act::Send(b"5\r\n56789\r\n0\r\n\r\n".to_vec()),
         ],
@@ -129,10 +118,7 @@ async fn compressed() {
         (|| head("Content-Encoding: gzip, gzip\r\n", b"hello"), Err(HttpErrorKind::Malformed)),
     ];
     for (i, (acts, want)) in table.iter().enumerate() {
-        let limited = HttpOptions {
-            max_body: 1 << 20,
-            ..options()
-        };
+        let limited = HttpOptions { max_body: 1 << 20, ..options() };
         let got = read(limited, *acts).await;
         assert_eq!(got.map(|body| body.len()), *want, "case {i}");
     }
@@ -142,10 +128,7 @@ async fn compressed() {
 async fn a_bomb_is_stopped_at_the_limit() {
     let server = Server::start(|_| head("Content-Encoding: gzip\r\n", &bomb(16 << 20))).await;
     let limit = 1 << 20;
-    let limited = HttpOptions {
-        max_body: limit,
-        ..options()
-    };
+    let limited = HttpOptions { max_body: limit, ..options() };
     let client = client(limited, &server.url("/"));
     let mut response = client.send(get(&server.url("/"))).await.unwrap();
     let mut read = 0;
@@ -188,10 +171,7 @@ async fn silence_has_a_limit_and_slowness_none() {
     assert_eq!(response.chunk().await.unwrap().unwrap(), "abc");
     let error = response.chunk().await.unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Timeout);
-    assert!(
-        shown(&error).contains("0.3 s") && shown(&error).contains("--body-timeout"),
-        "{error}"
-    );
+    assert!(shown(&error).contains("0.3 s") && shown(&error).contains("--body-timeout"), "{error}");
 }
 
 #[tokio::test]
@@ -249,9 +229,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
 
 fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1)))
     })
 }
 

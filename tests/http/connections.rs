@@ -34,24 +34,13 @@ async fn a_request_goes_out_as_it_is_and_connections_are_kept() {
     assert_eq!(server.connections(), 1);
     let seen = server.seen();
     let first = &seen[0];
-    assert_eq!(
-        (first.method.as_str(), first.target.as_str()),
-        ("POST", "/mcp?q=1")
-    );
+    assert_eq!((first.method.as_str(), first.target.as_str()), ("POST", "/mcp?q=1"));
     assert_eq!(first.body, br#"{"id":1}"#);
     assert_eq!(first.field("mcp-session-id"), Some("session-1"));
     assert_eq!(first.field("content-length"), Some("8"));
     assert_eq!(first.field("accept-encoding"), Some("gzip"));
-    assert_eq!(
-        first.field("host"),
-        Some(server.address.to_string().as_str())
-    );
-    assert!(
-        first
-            .field("user-agent")
-            .unwrap()
-            .starts_with("mcp-drawbridge/")
-    );
+    assert_eq!(first.field("host"), Some(server.address.to_string().as_str()));
+    assert!(first.field("user-agent").unwrap().starts_with("mcp-drawbridge/"));
     for name in ["referer", "cookie", "transfer-encoding"] {
         assert_eq!(first.field(name), None, "{name}");
     }
@@ -91,10 +80,7 @@ async fn interim_answers_are_skipped() {
     .await;
     let client = client(options(), &server.url("/"));
     let response = client.send(get(&server.url("/"))).await.unwrap();
-    assert_eq!(
-        (response.status.as_u16(), response.headers.get("link")),
-        (200, None)
-    );
+    assert_eq!((response.status.as_u16(), response.headers.get("link")), (200, None));
     assert_eq!(text(response).await, "x");
 }
 
@@ -118,7 +104,8 @@ async fn a_closed_connection_is_not_used_again() {
 #[tokio::test]
 async fn dropping_a_response_closes_its_connection() {
     let server = Server::start(|_| {
-        let mut acts = send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99999\r\n\r\n: x\n\n");
+        let mut acts =
+            send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99999\r\n\r\n: x\n\n");
         acts.push(Act::Hold);
         acts
     })
@@ -155,10 +142,7 @@ async fn a_refused_connection_is_told_with_its_address() {
     let (kind, error) = fails(options(), &format!("http://{address}/mcp?key=secret")).await;
     assert_eq!(kind, HttpErrorKind::Connect, "{error:?}");
     assert!(error.surely_unsent() && !error.is_definite());
-    assert!(
-        shown(&error).starts_with(&format!("connection refused by {address} (")),
-        "{error}"
-    );
+    assert!(shown(&error).starts_with(&format!("connection refused by {address} (")), "{error}");
     assert!(!format!("{error:?}").contains("secret"));
 }
 
@@ -175,30 +159,18 @@ async fn a_server_that_takes_the_connection_and_says_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // Over https the handshake hangs: that is still connecting.
-    let connect = HttpOptions {
-        connect_timeout: Duration::from_millis(200),
-        ..options()
-    };
+    let connect = HttpOptions { connect_timeout: Duration::from_millis(200), ..options() };
     let (kind, error) = fails(connect, &format!("https://{address}/")).await;
     assert_eq!(kind, HttpErrorKind::Timeout, "{error:?}");
     assert!(error.surely_unsent());
-    assert!(
-        shown(&error).contains("0.2 s") && shown(&error).contains("--connect-timeout"),
-        "{error}"
-    );
+    assert!(shown(&error).contains("0.2 s") && shown(&error).contains("--connect-timeout"), "{error}");
 
     // Over http the request is out.
-    let headers = HttpOptions {
-        headers_timeout: Some(Duration::from_millis(200)),
-        ..options()
-    };
+    let headers = HttpOptions { headers_timeout: Some(Duration::from_millis(200)), ..options() };
     let (kind, error) = fails(headers, &format!("http://{address}/")).await;
     assert_eq!(kind, HttpErrorKind::Timeout, "{error:?}");
     assert!(!error.surely_unsent());
-    assert!(
-        shown(&error).contains("0.2 s") && shown(&error).contains("--headers-timeout"),
-        "{error}"
-    );
+    assert!(shown(&error).contains("0.2 s") && shown(&error).contains("--headers-timeout"), "{error}");
 }
 
 #[tokio::test]
@@ -209,17 +181,8 @@ async fn a_slow_head_within_the_limit_is_fine() {
         acts
     })
     .await;
-    let client = client(
-        HttpOptions {
-            headers_timeout: None,
-            ..options()
-        },
-        &server.url("/"),
-    );
-    assert_eq!(
-        client.send(get(&server.url("/"))).await.unwrap().status,
-        200
-    );
+    let client = client(HttpOptions { headers_timeout: None, ..options() }, &server.url("/"));
+    assert_eq!(client.send(get(&server.url("/"))).await.unwrap().status, 200);
 }
 
 #[tokio::test]
@@ -240,8 +203,7 @@ async fn bad_heads() {
     ];
     for (head, want) in table {
         let script = head.clone();
-        let server =
-            Server::start(move |_| vec![Act::Send(script.clone().into()), Act::Close]).await;
+        let server = Server::start(move |_| vec![Act::Send(script.clone().into()), Act::Close]).await;
         let start: String = head.chars().take(60).collect();
         println!("{start:?}");
         let (kind, error) = fails(options(), &server.url("/")).await;
@@ -259,10 +221,7 @@ async fn ipv4_only() {
     let by_name = format!("http://localhost:{}/", server.address.port());
     let both = client(options(), &by_name);
     assert_eq!(text(both.send(get(&by_name)).await.unwrap()).await, "six");
-    let four = HttpOptions {
-        ipv4_only: true,
-        ..options()
-    };
+    let four = HttpOptions { ipv4_only: true, ..options() };
     let (kind, error) = fails(four.clone(), &by_name).await;
     assert_eq!(kind, HttpErrorKind::Connect, "{error:?}");
     let (kind, error) = fails(four, &server.url("/")).await;
@@ -275,10 +234,7 @@ async fn ipv4_only() {
 async fn localhost_finds_a_server_on_either_loopback() {
     let server = Server::start(|_| answer(200, "", "four")).await;
     let url = format!("http://localhost:{}/", server.address.port());
-    assert_eq!(
-        text(client(options(), &url).send(get(&url)).await.unwrap()).await,
-        "four"
-    );
+    assert_eq!(text(client(options(), &url).send(get(&url)).await.unwrap()).await, "four");
 }
 
 #[tokio::test]
@@ -286,10 +242,7 @@ async fn requests_with_credentials_go_to_the_server_alone() {
     let server = Server::start(|_| answer(200, "", "")).await;
     let other = Server::start(|_| answer(200, "", "")).await;
     let client = client(options(), &server.url("/mcp"));
-    let error = client
-        .send(post(&other.url("/mcp"), "{}"))
-        .await
-        .unwrap_err();
+    let error = client.send(post(&other.url("/mcp"), "{}")).await.unwrap_err();
     assert_eq!(rule(&error), Some("request-origin"));
     assert!(error.surely_unsent() && error.is_definite());
     assert!(other.seen().is_empty());
@@ -309,11 +262,7 @@ fn wrong_servers_are_refused_without_a_connection() {
 #[tokio::test]
 async fn cookies_come_back_and_the_users_own_win() {
     let server = Server::start(|seen| match seen.target.as_str() {
-        "/set" => answer(
-            200,
-            "Set-Cookie: lb=one; Path=/; HttpOnly\r\nSet-Cookie: gone=1; Max-Age=0\r\n",
-            "",
-        ),
+        "/set" => answer(200, "Set-Cookie: lb=one; Path=/; HttpOnly\r\nSet-Cookie: gone=1; Max-Age=0\r\n", ""),
         _ => answer(200, "", ""),
     })
     .await;
@@ -327,28 +276,10 @@ async fn cookies_come_back_and_the_users_own_win() {
         go(path, &[]).await;
     }
     go("/mcp", &[("cookie", "mine=1")]).await;
-    let cookies: Vec<_> = server
-        .seen()
-        .iter()
-        .map(|seen| seen.field("cookie").map(str::to_owned))
-        .collect();
-    assert_eq!(
-        cookies,
-        [
-            None,
-            None,
-            Some("lb=one".to_owned()),
-            Some("mine=1".to_owned())
-        ]
-    );
+    let cookies: Vec<_> = server.seen().iter().map(|seen| seen.field("cookie").map(str::to_owned)).collect();
+    assert_eq!(cookies, [None, None, Some("lb=one".to_owned()), Some("mine=1".to_owned())]);
 
-    let off = crate::client(
-        HttpOptions {
-            cookies: false,
-            ..options()
-        },
-        &server.url("/mcp"),
-    );
+    let off = crate::client(HttpOptions { cookies: false, ..options() }, &server.url("/mcp"));
     text(off.send(get(&server.url("/set"))).await.unwrap()).await;
     text(off.send(get(&server.url("/mcp"))).await.unwrap()).await;
     assert_eq!(server.seen().last().unwrap().field("cookie"), None);

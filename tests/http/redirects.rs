@@ -27,19 +27,13 @@ async fn inside_the_origin_everything_goes_along() {
     })
     .await;
     let client = client(options(), &server.url("/mcp"));
-    let response = client
-        .send(post(&server.url("/mcp"), "{\"a\":1}"))
-        .await
-        .unwrap();
+    let response = client.send(post(&server.url("/mcp"), "{\"a\":1}")).await.unwrap();
     assert_eq!(response.url.as_str(), server.url("/mcp/v2?x=1"));
     assert_eq!(text(response).await, "here");
     let seen = server.seen();
     assert_eq!(seen.len(), 3);
     for one in seen {
-        assert_eq!(
-            (one.method.as_str(), one.body.as_slice()),
-            ("POST", &b"{\"a\":1}"[..])
-        );
+        assert_eq!((one.method.as_str(), one.body.as_slice()), ("POST", &b"{\"a\":1}"[..]));
         assert_eq!(one.field("authorization"), Some("Bearer token-1"));
         assert_eq!(one.field("mcp-session-id"), Some("session-1"));
         assert_eq!(one.field("referer"), None);
@@ -61,10 +55,7 @@ async fn another_origin_hears_nothing() {
             let error = client.send(request).await.unwrap_err();
             assert_eq!(rule(&error), Some("redirect-cross-origin"), "{status}");
             let told = shown(&error);
-            assert!(
-                told.contains(&other.url("/mcp")) && told.contains("configuration"),
-                "{told}"
-            );
+            assert!(told.contains(&other.url("/mcp")) && told.contains("configuration"), "{told}");
             assert!(!told.contains("leak"), "{told}");
             assert!(error.is_definite() && !error.surely_unsent());
         }
@@ -80,17 +71,11 @@ async fn a_post_does_not_become_a_get() {
     })
     .await;
     let client = client(options(), &server.url("/mcp"));
-    let error = client
-        .send(post(&server.url("/mcp"), "{}"))
-        .await
-        .unwrap_err();
+    let error = client.send(post(&server.url("/mcp"), "{}")).await.unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Redirect);
     assert!(shown(&error).contains(&server.url("/login")), "{error}");
     assert_eq!(server.seen().len(), 1);
-    assert_eq!(
-        text(client.send(get(&server.url("/mcp"))).await.unwrap()).await,
-        "<html>"
-    );
+    assert_eq!(text(client.send(get(&server.url("/mcp"))).await.unwrap()).await, "<html>");
 }
 
 #[tokio::test]
@@ -105,17 +90,11 @@ async fn loops_end() {
     })
     .await;
     let client = client(options(), &server.url("/"));
-    let error = client
-        .send(post(&server.url("/a"), "{}"))
-        .await
-        .unwrap_err();
+    let error = client.send(post(&server.url("/a"), "{}")).await.unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Redirect);
     assert!(error.to_string().contains("loop"), "{error}");
     assert_eq!(server.seen().len(), 2);
-    let error = client
-        .send(post(&server.url("/1"), "{}"))
-        .await
-        .unwrap_err();
+    let error = client.send(post(&server.url("/1"), "{}")).await.unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Redirect);
     assert!(error.to_string().contains("more than 5"), "{error}");
     assert_eq!(server.seen().len(), 2 + 6);
@@ -129,10 +108,7 @@ async fn a_balancer_may_set_its_cookie_by_a_redirect_to_the_same_place() {
     })
     .await;
     let client = client(options(), &server.url("/mcp"));
-    assert_eq!(
-        text(client.send(post(&server.url("/mcp"), "{}")).await.unwrap()).await,
-        "ok"
-    );
+    assert_eq!(text(client.send(post(&server.url("/mcp"), "{}")).await.unwrap()).await, "ok");
     assert_eq!(server.seen().len(), 2);
 }
 
@@ -145,8 +121,7 @@ async fn after_a_redirect_nothing_is_unsent() {
         let (mut stream, _) = listener.accept().await.unwrap();
         drop(listener);
         let _ = stream.read(&mut [0; 4096]).await;
-        let head =
-            "HTTP/1.1 307 X\r\nLocation: /mcp/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let head = "HTTP/1.1 307 X\r\nLocation: /mcp/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
     });
     let client = client(options(), &url);
@@ -160,20 +135,11 @@ async fn never_to_plain_http() {
     let plain = Server::start(|_| answer(200, "", "stolen")).await;
     let ca = Ca::new();
     let target = plain.url("/mcp");
-    let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), move |_| {
-        to(307, &target)
-    })
-    .await;
+    let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), move |_| to(307, &target)).await;
     let url = server.tls_url("127.0.0.1", "/mcp");
-    let trusting = HttpOptions {
-        ca_files: vec![ca.file.0.clone()],
-        ..options()
-    };
+    let trusting = HttpOptions { ca_files: vec![ca.file.0.clone()], ..options() };
     let client = client(trusting, &url);
-    for redirects in [
-        RedirectRule::SameOrigin,
-        RedirectRule::CrossOriginWithoutCredentials,
-    ] {
+    for redirects in [RedirectRule::SameOrigin, RedirectRule::CrossOriginWithoutCredentials] {
         let mut request = get(&url);
         request.redirects = redirects;
         let error = client.send(request).await.unwrap_err();
@@ -229,9 +195,6 @@ async fn redirects_can_be_handed_back() {
     let mut request = post(&server.url("/token"), "code=s");
     request.redirects = RedirectRule::Never;
     let response = client.send(request).await.unwrap();
-    assert_eq!(
-        (response.status.as_u16(), &response.headers["location"]),
-        (307, &"/x".parse().unwrap())
-    );
+    assert_eq!((response.status.as_u16(), &response.headers["location"]), (307, &"/x".parse().unwrap()));
     assert_eq!(server.seen().len(), 1);
 }

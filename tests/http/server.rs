@@ -46,9 +46,7 @@ pub(crate) enum Act {
 /// A whole answer with these extra fields.
 pub(crate) fn answer(status: u16, fields: &str, body: &str) -> Vec<Act> {
     let length = body.len();
-    send(format!(
-        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
-    ))
+    send(format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{fields}\r\n{body}"))
 }
 
 pub(crate) fn send(text: impl Into<Vec<u8>>) -> Vec<Act> {
@@ -75,9 +73,7 @@ impl Server {
         script: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        Self::start_at("127.0.0.1:0", Some(acceptor), script)
-            .await
-            .unwrap()
+        Self::start_at("127.0.0.1:0", Some(acceptor), script).await.unwrap()
     }
 
     pub(crate) async fn start_at(
@@ -141,11 +137,7 @@ impl Server {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    script: &Script,
-    seen: &Mutex<Vec<Seen>>,
-) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, script: &Script, seen: &Mutex<Vec<Seen>>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream).await {
         seen.lock().unwrap().push(request.clone());
@@ -185,12 +177,9 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> Option
         let Some((name, value)) = line.trim_end().split_once(": ") else {
             break;
         };
-        seen.fields
-            .push((name.to_ascii_lowercase(), value.to_owned()));
+        seen.fields.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let length = seen
-        .field("content-length")
-        .map_or(0, |n| n.parse().unwrap());
+    let length = seen.field("content-length").map_or(0, |n| n.parse().unwrap());
     seen.body = vec![0; length];
     stream.read_exact(&mut seen.body).await.ok()?;
     Some(seen)
@@ -262,10 +251,7 @@ impl Proxy {
     }
 
     fn new(listener: &TcpListener) -> Self {
-        Self {
-            address: listener.local_addr().unwrap(),
-            asked: Arc::default(),
-        }
+        Self { address: listener.local_addr().unwrap(), asked: Arc::default() }
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
@@ -319,10 +305,7 @@ async fn socks5(
         }
     };
     let port = stream.read_u16().await?;
-    asked.lock().unwrap().push(Asked {
-        what: format!("SOCKS {host}:{port}"),
-        login: given,
-    });
+    asked.lock().unwrap().push(Asked { what: format!("SOCKS {host}:{port}"), login: given });
     let answer = [5, reply, 0, 1, 0, 0, 0, 0, 0, 0];
     stream.get_mut().write_all(&answer).await?;
     if reply == 0 {

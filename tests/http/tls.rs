@@ -26,38 +26,26 @@ use crate::{
 };
 
 fn trusting(file: &TempFile) -> HttpOptions {
-    HttpOptions {
-        ca_files: vec![file.0.clone()],
-        ..options()
-    }
+    HttpOptions { ca_files: vec![file.0.clone()], ..options() }
 }
 
 #[tokio::test]
 async fn a_private_ca() {
     let (ca, other) = (Ca::new(), Ca::new());
     let names = ["127.0.0.1", "localhost"];
-    let server = Server::start_tls(ca.leaf(&names).server(None, &[]), |_| {
-        answer(200, "", "tls")
-    })
-    .await;
+    let server = Server::start_tls(ca.leaf(&names).server(None, &[]), |_| answer(200, "", "tls")).await;
     for host in names {
         let url = server.tls_url(host, "/mcp");
         let client = client(trusting(&ca.file), &url);
         client.prepare();
         for _ in 0..3 {
-            assert_eq!(
-                text(client.send(post(&url, "{}")).await.unwrap()).await,
-                "tls"
-            );
+            assert_eq!(text(client.send(post(&url, "{}")).await.unwrap()).await, "tls");
         }
         let (kind, error) = fails(trusting(&other.file), &url).await;
         assert_eq!(kind, HttpErrorKind::Tls, "{error:?}");
         assert!(error.surely_unsent() && error.is_definite());
         let told = shown(&error);
-        assert!(
-            told.contains("unknown issuer") && told.contains("--ca-file"),
-            "{told}"
-        );
+        assert!(told.contains("unknown issuer") && told.contains("--ca-file"), "{told}");
     }
     // Two clients that worked, each on one connection; the others did not get as far as a request.
     assert_eq!(server.seen().len(), 6);
@@ -87,10 +75,7 @@ async fn certificates_that_do_not_fit() {
 
 #[tokio::test]
 async fn a_self_signed_certificate_can_be_named_itself() {
-    let (leaf, wrong) = (
-        Leaf::self_signed("127.0.0.1"),
-        Leaf::self_signed("other.example"),
-    );
+    let (leaf, wrong) = (Leaf::self_signed("127.0.0.1"), Leaf::self_signed("other.example"));
     let server = Server::start_tls(leaf.server(None, &[]), |_| answer(200, "", "own")).await;
     let url = server.tls_url("127.0.0.1", "/");
     let client = client(trusting(&leaf.chain), &url);
@@ -105,10 +90,8 @@ async fn a_self_signed_certificate_can_be_named_itself() {
 #[tokio::test]
 async fn client_certificates() {
     let (ca, clients) = (Ca::new(), Ca::new());
-    let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(Some(&clients), &[]), |_| {
-        answer(200, "", "mutual")
-    })
-    .await;
+    let server =
+        Server::start_tls(ca.leaf(&["127.0.0.1"]).server(Some(&clients), &[]), |_| answer(200, "", "mutual")).await;
     let url = server.tls_url("127.0.0.1", "/");
     let with = |leaf: &Leaf| HttpOptions {
         client_identity: Some((leaf.chain.0.clone(), leaf.key_file.0.clone())),
@@ -119,17 +102,13 @@ async fn client_certificates() {
     assert_eq!(text(client.send(get(&url)).await.unwrap()).await, "mutual");
 
     let foreign = Ca::new().client();
-    for (options, message) in [
-        (trusting(&ca.file), "wants a TLS client certificate"),
-        (with(&foreign), "refuses our TLS client certificate"),
-    ] {
+    for (options, message) in
+        [(trusting(&ca.file), "wants a TLS client certificate"), (with(&foreign), "refuses our TLS client certificate")]
+    {
         let (kind, error) = fails(options, &url).await;
         assert_eq!(kind, HttpErrorKind::Tls, "{error:?}");
         let told = shown(&error);
-        assert!(
-            told.contains(message) && told.contains("--client-cert"),
-            "{told}"
-        );
+        assert!(told.contains(message) && told.contains("--client-cert"), "{told}");
     }
     assert_eq!(server.seen().len(), 1);
 }
@@ -147,15 +126,10 @@ fn files_that_cannot_be_used_are_usage_errors() {
     let (a, b) = (ca.client(), ca.client());
     let empty = TempFile::new("empty.pem", b"");
     let huge = TempFile::new("huge.pem", &vec![b'\n'; (8 << 20) + 1]);
-    let encrypted = TempFile::new(
-        "enc.pem",
-        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-    );
+    let encrypted =
+        TempFile::new("enc.pem", b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
     let missing = PathBuf::from("no-such-file.pem");
-    let ca_file = |path: &PathBuf| HttpOptions {
-        ca_files: vec![path.clone()],
-        ..options()
-    };
+    let ca_file = |path: &PathBuf| HttpOptions { ca_files: vec![path.clone()], ..options() };
     let identity = |chain: &PathBuf, key: &PathBuf| HttpOptions {
         client_identity: Some((chain.clone(), key.clone())),
         ..options()
@@ -187,29 +161,17 @@ fn files_that_cannot_be_used_are_usage_errors() {
 #[tokio::test]
 async fn a_ca_file_that_only_looks_right() {
     let ca = Ca::new();
-    let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), |_| {
-        answer(200, "", "")
-    })
-    .await;
-    let broken = TempFile::new(
-        "broken.pem",
-        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
+    let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), |_| answer(200, "", "")).await;
+    let broken = TempFile::new("broken.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let (kind, error) = fails(trusting(&broken), &server.tls_url("127.0.0.1", "/")).await;
     assert_eq!(kind, HttpErrorKind::Tls, "{error:?}");
-    assert!(
-        error.is_definite() && error.to_string().contains("no usable certificate"),
-        "{error}"
-    );
+    assert!(error.is_definite() && error.to_string().contains("no usable certificate"), "{error}");
 }
 
 #[tokio::test]
 async fn https_where_there_is_none_and_the_other_way_round() {
     // A server that tries to read what it got, and one that gives up.
-    for (reply, want) in [
-        ("HTTP/1.1 400 Bad Request\r\n\r\n", HttpErrorKind::Tls),
-        ("", HttpErrorKind::Connect),
-    ] {
+    for (reply, want) in [("HTTP/1.1 400 Bad Request\r\n\r\n", HttpErrorKind::Tls), ("", HttpErrorKind::Connect)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
         tokio::spawn(async move {
@@ -224,16 +186,10 @@ async fn https_where_there_is_none_and_the_other_way_round() {
     }
 
     let ca = Ca::new();
-    let tls = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), |_| {
-        answer(200, "", "")
-    })
-    .await;
+    let tls = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), |_| answer(200, "", "")).await;
     let (kind, error) = fails(options(), &tls.url("/")).await;
     // Some servers answer plain HTTP with a TLS alert, some just close.
-    assert!(
-        matches!(kind, HttpErrorKind::Malformed | HttpErrorKind::Cut),
-        "{error:?}"
-    );
+    assert!(matches!(kind, HttpErrorKind::Malformed | HttpErrorKind::Cut), "{error:?}");
 }
 
 #[tokio::test]
@@ -241,11 +197,7 @@ async fn a_cut_without_a_tls_close_is_a_cut() {
     let ca = Ca::new();
     let server = Server::start_tls(ca.leaf(&["127.0.0.1"]).server(None, &[]), |seen| {
         let mut acts = vec![Act::Send(b"HTTP/1.1 200 OK\r\n\r\nhalf".to_vec())];
-        acts.push(if seen.target == "/clean" {
-            Act::Close
-        } else {
-            Act::Abort
-        });
+        acts.push(if seen.target == "/clean" { Act::Close } else { Act::Abort });
         acts
     })
     .await;
@@ -253,13 +205,7 @@ async fn a_cut_without_a_tls_close_is_a_cut() {
     let client = client(trusting(&ca.file), &url);
     assert_eq!(text(client.send(get(&url)).await.unwrap()).await, "half");
     let cut = server.tls_url("127.0.0.1", "/cut");
-    let error = client
-        .send(get(&cut))
-        .await
-        .unwrap()
-        .bytes(100)
-        .await
-        .unwrap_err();
+    let error = client.send(get(&cut)).await.unwrap().bytes(100).await.unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Cut, "{error:?}");
 }
 
@@ -281,40 +227,28 @@ async fn http2() {
                 let stream = acceptor.accept(stream).await.unwrap();
                 tokio::spawn(async move {
                     let service = service_fn(h2_answer);
-                    let _ = auto::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    let _ =
+                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         }
     });
     let url = |path: &str| format!("https://{address}{path}");
     let client = client(trusting(&ca.file), &url("/"));
-    assert_eq!(
-        text(client.send(post(&url("/echo"), "first")).await.unwrap()).await,
-        "HTTP/2.0 first"
-    );
+    assert_eq!(text(client.send(post(&url("/echo"), "first")).await.unwrap()).await, "HTTP/2.0 first");
     let mut stream = client.send(get(&url("/stream"))).await.unwrap();
     assert_eq!(stream.chunk().await.unwrap().unwrap(), "one");
     let all: Vec<_> = (0..50)
         .map(|i| {
             let (client, url) = (client.clone(), url("/echo"));
-            tokio::spawn(async move {
-                text(client.send(post(&url, &i.to_string())).await.unwrap()).await
-            })
+            tokio::spawn(async move { text(client.send(post(&url, &i.to_string())).await.unwrap()).await })
         })
         .collect();
     for (i, one) in all.into_iter().enumerate() {
         assert_eq!(one.await.unwrap(), format!("HTTP/2.0 {i}"));
     }
     assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 1);
-    let error = client
-        .send(get(&url("/cut")))
-        .await
-        .unwrap()
-        .bytes(100)
-        .await
-        .unwrap_err();
+    let error = client.send(get(&url("/cut"))).await.unwrap().bytes(100).await.unwrap_err();
     assert_eq!(error.kind(), HttpErrorKind::Cut, "{error:?}");
 }
 
@@ -326,9 +260,7 @@ async fn h2_answer(
     use futures_util::stream::{self, StreamExt};
     let (path, version) = (request.uri().path().to_owned(), request.version());
     let frames: Frames = match path.as_str() {
-        "/stream" => stream::iter([Ok(Frame::data(Bytes::from_static(b"one")))])
-            .chain(stream::pending())
-            .boxed(),
+        "/stream" => stream::iter([Ok(Frame::data(Bytes::from_static(b"one")))]).chain(stream::pending()).boxed(),
         "/cut" => stream::iter([Ok(Frame::data(Bytes::from_static(b"one")))])
             .chain(stream::once(async {
                 // The head goes out first.

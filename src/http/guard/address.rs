@@ -111,9 +111,7 @@ mod tests {
 
     #[test]
     fn address_classes() {
-        use AddressClass::{
-            CloudMetadata, LinkLocal, Loopback, Multicast, Private, Public, Reserved, Unspecified,
-        };
+        use AddressClass::{CloudMetadata, LinkLocal, Loopback, Multicast, Private, Public, Reserved, Unspecified};
         #[rustfmt::skip]
         let table: &[(AddressClass, &[&str])] = &[
             (Public, &[
@@ -137,11 +135,7 @@ mod tests {
         ];
         for (class, addresses) in table {
             for address in *addresses {
-                assert_eq!(
-                    AddressClass::of(address.parse().unwrap()),
-                    *class,
-                    "{address}"
-                );
+                assert_eq!(AddressClass::of(address.parse().unwrap()), *class, "{address}");
             }
         }
     }

@@ -16,11 +16,7 @@ impl Origin {
     /// The origin of a URL; `None` when it is neither `http` nor `https`.
     pub fn of(url: &Url) -> Option<Self> {
         let (https, host, port) = parts(url)?;
-        Some(Self {
-            https,
-            host: host.into(),
-            port,
-        })
+        Some(Self { https, host: host.into(), port })
     }
 
     /// Whether the URL has this origin.
@@ -54,11 +50,7 @@ impl Origin {
 /// ASCII serialisation (RFC 6454 section 6.2): the default port is left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default) = if self.https {
-            ("https", 443)
-        } else {
-            ("http", 80)
-        };
+        let (scheme, default) = if self.https { ("https", 443) } else { ("http", 80) };
         write!(f, "{scheme}://{}", self.host)?;
         if self.port == default {
             return Ok(());
@@ -78,11 +70,7 @@ fn parts(url: &Url) -> Option<(bool, &str, u16)> {
         "http" => false,
         _ => return None,
     };
-    Some((
-        https,
-        url.host_str()?,
-        url.port().unwrap_or(if https { 443 } else { 80 }),
-    ))
+    Some((https, url.host_str()?, url.port().unwrap_or(if https { 443 } else { 80 })))
 }
 
 #[cfg(test)]
