@@ -9,12 +9,12 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::framing::Frame;
 use crate::message::Id;
 use crate::process::{Ends, Parent};
-use crate::session::{Action, ExchangeId, Input, Level, Session};
+use crate::session::{Action, ExchangeId, Input, Level, Memory, Session};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
 use crate::transport::Transport;
@@ -23,6 +23,9 @@ use crate::transport::Transport;
 pub const CHANNEL: usize = 64;
 /// Bytes that may wait for stdout before no more is taken from the server.
 const HIGH_WATER: usize = 1 << 20;
+/// Bytes that may wait for stdout, beside one message, before no more is taken from stdin either: the bridge's own answers to bad
+/// lines would pile up. Higher than the mark for the server, so that a client that writes much before it reads is not locked out.
+const STDIN_HIGH_WATER: usize = 8 << 20;
 /// Inputs that are taken in before stdout gets its turn.
 const ROUND: usize = 256;
 /// A clock that runs this much ahead of the time that passed means that the machine slept.
@@ -50,12 +53,13 @@ pub async fn run(
     let closed = output.closed();
     tokio::pin!(told, parent_gone, closed);
     let mut parent_watched = true;
-    let mut hands = Hands { transport, output, running: HashMap::new(), state, exit: false };
+    let mut hands = Hands { transport, output, running: HashMap::new(), state, saving: None, exit: false };
     let mut clock = Clock::start();
     let mut actions = Vec::new();
     let mut stdin_open = true;
     let mut terminated = false;
     let mut parent_gone_at: Option<Instant> = None;
+    let stdin_most = STDIN_HIGH_WATER.saturating_add(max_message);
 
     while !hands.exit {
         let deadline =
@@ -69,8 +73,12 @@ pub async fn run(
                 terminated = true;
                 session.handle(clock.now(), Input::Terminate, &mut actions);
             }
-            () = &mut closed => break,
-            room = hands.output.writable(), if hands.output.waiting() > 0 => room?,
+            () = &mut closed, if !hands.output.is_deaf() => hands.output.go_deaf(),
+            room = hands.output.writable(), if hands.output.waiting() > 0 => {
+                if room.is_err() {
+                    hands.output.go_deaf();
+                }
+            }
             input = events.recv(), if hands.output.waiting() < HIGH_WATER => {
                 let mut next = input;
                 let mut taken = 0;
@@ -84,7 +92,7 @@ pub async fn run(
                     next = if more { events.try_recv().ok() } else { None };
                 }
             }
-            frames = lines.next(), if stdin_open && session.accepts_lines() => {
+            frames = lines.next(), if stdin_open && session.accepts_lines() && hands.output.waiting() < stdin_most => {
                 if clock.jumped() {
                     session.handle(clock.now(), Input::Woke, &mut actions);
                 }
@@ -119,7 +127,16 @@ pub async fn run(
             }
         }
         hands.carry_out(&mut actions);
-        hands.output.write_now()?;
+        if let Err(error) = hands.output.write_now() {
+            tracing::debug!("stdout: {error}");
+            hands.output.go_deaf();
+        }
+        if hands.output.is_deaf() && !terminated {
+            // Nobody reads any more: the session is ended in good order, and that is all.
+            terminated = true;
+            session.handle(clock.now(), Input::Terminate, &mut actions);
+            hands.carry_out(&mut actions);
+        }
     }
     hands.last_words().await
 }
@@ -148,6 +165,8 @@ struct Hands {
     output: Output,
     running: HashMap<ExchangeId, AbortHandle>,
     state: Option<StateFile>,
+    /// The last write to the state directory.
+    saving: Option<JoinHandle<()>>,
     exit: bool,
 }
 
@@ -168,12 +187,7 @@ impl Hands {
                 }
                 Action::Remember(memory) => {
                     if let Some(state) = self.state.clone() {
-                        // A slow disk must not hold up messages.
-                        tokio::task::spawn_blocking(move || {
-                            if let Err(error) = state.save(&memory) {
-                                tracing::debug!("the state directory cannot be written: {error}");
-                            }
-                        });
+                        self.saving = Some(tokio::spawn(save(state, memory, self.saving.take())));
                     }
                 }
                 Action::Log(Level::Debug, text) => tracing::debug!("{text}"),
@@ -204,16 +218,31 @@ impl Hands {
         }
     }
 
-    /// Writes what is left, for a client that still reads.
+    /// Writes what is left: to a client that still reads, and to the state directory, for a run that was short.
     async fn last_words(mut self) -> io::Result<()> {
         let write = async {
             while !self.output.write_now()? {
                 self.output.writable().await?;
             }
             self.output.finish().await;
+            if let Some(saving) = self.saving.take() {
+                // It panics if the disk does; nothing is lost but the memory of this run.
+                let _ = saving.await;
+            }
             Ok(())
         };
         tokio::time::timeout(LAST_WORDS, write).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Keeps what is to be remembered, after what came before it. A slow disk must not hold up messages.
+async fn save(state: StateFile, memory: Memory, before: Option<JoinHandle<()>>) {
+    if let Some(before) = before {
+        let _ = before.await;
+    }
+    let saved = tokio::task::spawn_blocking(move || state.save(&memory)).await;
+    if let Ok(Err(error)) = saved {
+        tracing::debug!("the state directory cannot be written: {error}");
     }
 }
 

@@ -165,6 +165,7 @@ pub struct Output {
     queue: VecDeque<Bytes>,
     gathered: BytesMut,
     bytes: usize,
+    deaf: bool,
 }
 
 #[derive(Clone)]
@@ -179,11 +180,14 @@ enum Sink {
 impl Output {
     /// Takes stdout.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0 })
+        Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0, deaf: false })
     }
 
     /// Queues a line; the line feed is added.
     pub fn push(&mut self, line: Bytes) {
+        if self.deaf {
+            return;
+        }
         self.bytes += line.len() + 1;
         if line.len() < GATHER {
             self.gathered.reserve(line.len() + 1);
@@ -203,6 +207,19 @@ impl Output {
         if !self.gathered.is_empty() {
             self.queue.push_back(self.gathered.split().freeze());
         }
+    }
+
+    /// The reader is gone: what is written from here on goes nowhere.
+    pub fn go_deaf(&mut self) {
+        self.deaf = true;
+        self.queue.clear();
+        self.gathered.clear();
+        self.bytes = 0;
+    }
+
+    /// The reader is gone.
+    pub fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// Bytes that wait to be written.

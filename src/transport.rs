@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::{Buf as _, Bytes};
 use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::sync::{Semaphore, mpsc};
@@ -130,11 +131,11 @@ impl Inner {
             return Ok(self.stream(exchange, head, response).await);
         }
         if (200..300).contains(&head.status) {
-            let body = response.bytes(self.max_message).await.map_err(failure)?;
+            let body = without_bom(response.bytes(self.max_message).await.map_err(failure)?);
             return Ok(Input::Answer { exchange, head, body });
         }
         // An error body is for people; one that cannot be read does not hide the status.
-        let body = response.bytes(MAX_ERROR_BODY).await.unwrap_or_default();
+        let body = without_bom(response.bytes(MAX_ERROR_BODY).await.unwrap_or_default());
         Ok(Input::Answer { exchange, head, body })
     }
 
@@ -258,6 +259,14 @@ fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<&str>) {
     if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
         headers.insert(name, value);
     }
+}
+
+/// A byte order mark in front of JSON may be ignored (RFC 8259 §8.1), and no client takes one.
+fn without_bom(mut body: Bytes) -> Bytes {
+    if body.starts_with(b"\xEF\xBB\xBF") {
+        body.advance(3);
+    }
+    body
 }
 
 fn head(response: &HttpResponse) -> Head {
