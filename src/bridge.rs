@@ -116,7 +116,7 @@ fn line(frame: Frame, limit: usize) -> Input {
         Frame::Line(line) => Input::Line(line),
         Frame::TooLong { id, len, .. } => Input::TooLong {
             id: id.and_then(|id| Id::from_json(&id)),
-            length: u64::try_from(len).unwrap_or(u64::MAX),
+            length: len,
             limit,
         },
     }
