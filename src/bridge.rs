@@ -143,6 +143,7 @@ impl Hands {
             match action {
                 Action::Write(line) => self.output.push(line),
                 Action::Start(exchange, outgoing) => {
+                    tracing::debug!("exchange {exchange}: {outgoing}");
                     let handle = self.transport.start(exchange, outgoing);
                     self.running.insert(exchange, handle);
                 }
@@ -171,6 +172,19 @@ impl Hands {
 
     /// An exchange that ended needs no handle.
     fn forget(&mut self, input: &Input) {
+        match input {
+            Input::Answer { exchange, head, body } => {
+                tracing::debug!("exchange {exchange}: HTTP {}, {} bytes", head.status, body.len());
+            }
+            Input::Opened { exchange, head } => {
+                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status)
+            }
+            Input::Ended { exchange, failure: None } => tracing::debug!("exchange {exchange}: the stream ended"),
+            Input::Ended { exchange, failure: Some(failure) } | Input::Failed { exchange, failure } => {
+                tracing::debug!("exchange {exchange}: {}", failure.message);
+            }
+            _ => {}
+        }
         if let Input::Answer { exchange, .. } | Input::Ended { exchange, .. } | Input::Failed { exchange, .. } = input {
             self.running.remove(exchange);
         }

@@ -2,15 +2,15 @@
 //!
 //! reqwest does connections, proxies, TLS and HTTP; what it would decide by itself is decided here:
 //!
-//! - every URL and every address passes one policy ([`guard`]), names are looked up under it (`resolver.rs`);
+//! - every URL and every address passes one policy ([`guard`](crate::http::guard)), names are looked up under it (`resolver.rs`);
 //! - redirects are walked hop by hop (`redirect.rs`); headers, cookies and bodies stay with the origin that they are for;
 //! - bodies are counted after decompression, and a cut one is an error (`response.rs`);
-//! - cookies are kept for the server alone ([`cookies`]); errors are told for people (`error.rs`, `classify.rs`).
+//! - cookies are kept for the server alone ([`cookies`](crate::http::cookies)); errors are told for people (`error.rs`, `classify.rs`).
 //!
 //! Limits of the libraries beneath, stated because they are relied on: a response head over HTTP/1.1 has at most 100 fields
-//! and 408 KiB, over HTTP/2 16 KiB; a proxy's answer to CONNECT 8 KiB and 100 fields. Interim responses (1xx) are skipped.
+//! and about 408 KiB, over HTTP/2 16 KiB; a proxy's answer to CONNECT 8 KiB and 100 fields. Interim responses (1xx) are skipped.
 //!
-//! A client for an `http` server sets up no TLS. For `https` the system's roots are read on a helper thread while name lookup, TCP and
+//! A client for an `http` server reads no roots and makes no keys. For `https` the system's roots are read on a helper thread while name lookup, TCP and
 //! the first half of the handshake run.
 
 mod classify;
@@ -220,6 +220,7 @@ impl HttpClient {
     ///
     /// Fails with `Usage` when an option or a file that the user named is wrong, with `Policy` when the URL is (`http` beyond loopback
     /// without `allow_http`, a password in it).
+    #[expect(clippy::needless_pass_by_value, reason = "the URL is the client's from then on; only its origin is kept")]
     pub fn new(options: HttpOptions, server: Url) -> Result<Self, HttpError> {
         let policy = Policy::new(&server, options.allow_http, options.allow_private_address)
             .map_err(|refusal| HttpError::from(refusal).unsent(true))?;
@@ -273,7 +274,9 @@ impl HttpClient {
             if with_cookies {
                 inner.add_cookies(&mut outgoing, &url);
             }
-            let response = inner.exchange(method.clone(), url, outgoing, body.clone()).await?;
+            let response = inner.exchange(method.clone(), url, outgoing, body.clone()).await;
+            // The first hop has seen the request, whatever becomes of the next.
+            let response = response.map_err(|error| if walk.has_moved() { error.unsent(false) } else { error })?;
             let cookie_set = with_cookies && inner.keep_cookies(&response);
             let location = response.headers.get(header::LOCATION);
             let step =

@@ -145,6 +145,7 @@ impl Inner {
             };
             let mut events = Vec::new();
             let decoded = decoder.push(&chunk, &mut events);
+            merge_empty(&mut events);
             if !events.is_empty() && self.events.send(Input::Events { exchange, events }).await.is_err() {
                 return Input::Ended { exchange, failure: None };
             }
@@ -200,6 +201,19 @@ impl Inner {
         }
         Ok(url)
     }
+}
+
+/// Of several events in a row that only move the id or the reconnection time, the last one says it all. A server could send many of them
+/// in few bytes.
+fn merge_empty(events: &mut Vec<sse::Event>) {
+    events.dedup_by(|next, kept| {
+        let both_empty = next.data.is_empty() && kept.data.is_empty() && next.name.is_none() && kept.name.is_none();
+        if both_empty {
+            kept.id = next.id.take().or(kept.id.take());
+            kept.retry = next.retry.or(kept.retry);
+        }
+        both_empty
+    });
 }
 
 /// Sets a header whose value is known to be plain; one that is not is left out.
@@ -273,6 +287,25 @@ fn open_files() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_empty_events_is_one() {
+        let event = |id: &str, data: &'static str, retry| sse::Event {
+            name: None,
+            data: bytes::Bytes::from(data),
+            id: (!id.is_empty()).then(|| sse::IdChange::Set(id.into())),
+            retry,
+        };
+        let mut events = vec![
+            event("1", "", Some(5)),
+            event("2", "", None),
+            event("", "x", None),
+            event("3", "", None),
+            event("", "", Some(7)),
+        ];
+        merge_empty(&mut events);
+        assert_eq!(events, vec![event("2", "", Some(5)), event("", "x", None), event("3", "", Some(7))]);
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

@@ -40,6 +40,9 @@ const STEADY_ROUNDS: usize = 2;
 /// A case that took longer than this is not repeated with the same target.
 const TOO_SLOW: Duration = Duration::from_secs(20);
 
+/// Where scripts/setup puts mcp-remote.
+const MCP_REMOTE: &str = "tests/peers/node_modules/mcp-remote/dist/proxy.js";
+
 /// Why something did not succeed, in one line for the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure(String);
@@ -122,7 +125,7 @@ fn drive(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure>
     writeln!(stdout, "{} s, load {} at the end", started.elapsed().as_secs(), machine::load())?;
     if let Some(path) = &args.json {
         let machine = serde_json::json!({"about": about, "quick": args.quick, "rounds": rounds.0});
-        let value = report::to_json(&results, &targets, machine);
+        let value = report::to_json(&results, &targets, &machine);
         std::fs::write(path, format!("{value:#}\n"))
             .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
     }
@@ -145,16 +148,29 @@ fn targets(args: &Args) -> Result<Vec<Target>, Failure> {
         let label = unused(label.clone().unwrap_or(name), &targets);
         targets.push(Target { label, kind: Kind::Bridge(Program { path, arguments: Vec::new() }), peer: false });
     }
-    match args.mcp_remote.as_ref().map(|path| path.canonicalize()) {
-        Some(Ok(script)) => {
-            let node = find_on_path("node").ok_or_else(|| Failure::new("mcp-remote needs node, which is not here"))?;
-            let program = Program { path: node, arguments: vec![script.into()] };
+    match mcp_remote(args)? {
+        Ok(program) => {
             targets.push(Target { label: "mcp-remote".to_owned(), kind: Kind::Bridge(program), peer: true });
         }
-        Some(Err(error)) => return Err(Failure::new(format!("mcp-remote: {error}"))),
-        None => writeln!(io::stdout(), "mcp-remote is not installed here: its column is left out.")?,
+        Err(reason) => writeln!(io::stdout(), "mcp-remote is left out: {reason}.")?,
     }
     Ok(targets)
+}
+
+/// How to run mcp-remote, or why it has no column. One that was named and cannot be run is an error.
+fn mcp_remote(args: &Args) -> Result<Result<Program, &'static str>, Failure> {
+    let named = args.mcp_remote.clone().or_else(|| std::env::var_os("MCP_REMOTE").map(PathBuf::from));
+    let script = match named {
+        _ if args.no_mcp_remote => return Ok(Err("--no-mcp-remote")),
+        Some(path) => path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
+        None if args.quick => return Ok(Err("this is a quick run")),
+        None => match Path::new(MCP_REMOTE).canonicalize() {
+            Ok(path) => path,
+            Err(_) => return Ok(Err("it is not installed, scripts/setup does that")),
+        },
+    };
+    let node = find_on_path("node").ok_or_else(|| Failure::new("mcp-remote needs node, which is not here"))?;
+    Ok(Ok(Program { path: node, arguments: vec![script.into()] }))
 }
 
 /// `label`, with a number when another target has it: the same program twice shows the noise.
@@ -163,20 +179,22 @@ fn unused(label: String, targets: &[Target]) -> String {
     if !taken(&label) {
         return label;
     }
-    (2..).map(|n| format!("{label} #{n}")).find(|label| !taken(label)).unwrap_or(label)
+    // One of these is free: there is one more of them than there are targets.
+    (2..=targets.len() + 2).map(|n| format!("{label} #{n}")).find(|label| !taken(label)).unwrap_or(label)
 }
 
 fn about(targets: &[Target], cpus: usize, strace: bool) -> String {
+    use std::fmt::Write as _;
     let mut text = format!("{}, load {}\n", machine::describe(cpus), machine::load());
     for target in targets {
         let Kind::Bridge(program) = &target.kind else { continue };
         let version = machine::version(program).unwrap_or_else(|| "version unknown".to_owned());
         let file = if target.peer { program.arguments.first().map(Path::new) } else { Some(program.path.as_path()) };
         let size = file.and_then(|file| file.metadata().ok()).map_or(0, |file| file.len());
-        text.push_str(&format!("{}: {version}", target.label));
+        let _ = write!(text, "{}: {version}", target.label);
         // The peer's script says nothing of the size of what it loads.
         if !target.peer {
-            text.push_str(&format!(", {size} bytes"));
+            let _ = write!(text, ", {size} bytes");
         }
         text.push('\n');
     }

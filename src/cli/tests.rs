@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::Strategy as _;
 use std::collections::BTreeMap;
 
 const URL: &str = "https://example.com/mcp";
@@ -380,4 +381,32 @@ fn debug_of_a_configuration_shows_no_secret() {
     let shown = format!("{command:?} {command:#?}");
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(shown.contains("authorization") && shown.contains("https://example.com/mcp?…"), "{shown}");
+}
+
+proptest::proptest! {
+    /// Whatever is typed: no panic, and an error is two plain lines.
+    #[test]
+    fn any_arguments_end_in_a_command_or_in_two_lines(
+        words in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::sample::select(&["--", "-", "=", "--=", "-hx", "--header", "--header=", "X: ${", URL, "${TOKEN}"][..])
+                    .prop_map(str::to_owned),
+                proptest::sample::select(&FLAGS[..]).prop_map(|(flag, value, _)| format!("{flag}={}", value.unwrap_or(""))),
+                proptest::sample::select(&FLAGS[..]).prop_map(|(flag, _, _)| flag.to_owned()),
+                "https?://.{0,12}",
+                "-{0,3}.{0,12}",
+                ".{0,6}:.{0,6}",
+            ],
+            0..6,
+        )
+    ) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let Err(error) = parse_words(&words) {
+            let text = error.to_string();
+            proptest::prop_assert_eq!(text.lines().count(), 2, "{}", text);
+            proptest::prop_assert!(text.lines().all(|line| !line.contains(char::is_control)), "{}", text);
+            proptest::prop_assert!(!error.message.is_empty() && !error.hint.is_empty());
+            proptest::prop_assert!(!text.contains(SECRET), "{}", text);
+        }
+    }
 }

@@ -173,7 +173,11 @@ fn connect_error(error: &(dyn Error + 'static), scene: &Scene<'_>) -> HttpError 
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => error(
             format!("{peer} closed the connection while it was being set up"),
-            "check that the port is the right one",
+            if scene.url.scheme() == "https" {
+                "check scheme and port of the URL; is it an http server?"
+            } else {
+                "check that the port is the right one"
+            },
         ),
         _ => HttpError::new(kind, format!("no connection to {peer}: {}", guard::shown_text(&io.to_string()))),
     }
@@ -189,12 +193,15 @@ fn tunnel_error(error: &(dyn Error + 'static), via: &Via, scene: &Scene<'_>) -> 
     let text = chain(error)
         .map(ToString::to_string)
         .find(|text| text.starts_with("tunnel error: ") || text.starts_with("SOCKS error: "))?;
-    if text.contains("authorization required") || text.contains("credentials") || text.contains("auth method") {
+    if ["authorization required", "credentials", "authentication"].iter().any(|word| text.contains(word)) {
         return Some(proxy_login(via));
     }
-    // Its own connection failed: the cause beneath says more.
     if text.contains("underlying connection") || text.contains("io error") {
-        return None;
+        // Its own connection failed. The cause beneath says more, but SOCKS has none.
+        return text.starts_with("SOCKS").then(|| {
+            let message = format!("no connection to the proxy {}", via.label);
+            HttpError::new(HttpErrorKind::Proxy, message).with_hint("check that it is running, and host and port")
+        });
     }
     let (_, reason) = text.split_once(": ")?;
     let message =
@@ -215,8 +222,8 @@ fn tls_error(error: &rustls::Error, scene: &Scene<'_>) -> HttpError {
         }
         // Our verifier, without roots.
         rustls::Error::General(text) => (
-            format!("no trusted certificates: {}", guard::shown_text(text)),
-            "install the system's CA certificates (package ca-certificates), check SSL_CERT_FILE, or pass --ca-file",
+            format!("{server} cannot be trusted: {}", guard::shown_text(text)),
+            "check --ca-file and SSL_CERT_FILE, or install the system's CA certificates (package ca-certificates)",
         ),
         error => (format!("TLS with {server} failed: {}", guard::shown_text(&error.to_string())), ""),
     };
@@ -232,6 +239,15 @@ fn certificate_error(error: &CertificateError, server: &str) -> (String, &'stati
         CertificateError::UnknownIssuer => (
             format!("the TLS certificate of {server} is not trusted: unknown issuer"),
             "if your company inspects TLS, or the server has a CA of its own, pass that CA with --ca-file",
+        ),
+        CertificateError::BadSignature => (
+            format!("the TLS certificate of {server} is not trusted: its CA has a trusted name but another key"),
+            "pass the right CA with --ca-file",
+        ),
+        // Private to the verifier: a self-signed certificate that calls itself a CA (see `pin.rs`).
+        CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => (
+            format!("the TLS certificate of {server} is not trusted: it is self-signed"),
+            "if it is your own, pass it with --ca-file",
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
             format!("the TLS certificate of {server} has expired"),
@@ -276,6 +292,7 @@ fn alert_error(alert: AlertDescription, server: &str) -> (String, &'static str) 
         | A::CertificateExpired
         | A::CertificateUnknown
         | A::UnknownCA
+        | A::DecryptError
         | A::AccessDenied => {
             (format!("{server} refuses our TLS client certificate: {alert:?}"), "check --client-cert and --client-key")
         }

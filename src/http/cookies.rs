@@ -426,6 +426,27 @@ mod tests {
         assert!(sent.len() <= MAX_SENT && sent.len() > MAX_COOKIE - 2, "{}", sent.len());
     }
 
+    proptest::proptest! {
+        /// Any bytes: no panic, no broken field, nothing for another origin.
+        #[test]
+        fn any_field(fields in proptest::collection::vec("[a-c]=[ -~]{0,8}(; ?(path|expires|max-age|secure|domain)(=[ -~]{0,12})?){0,3}|\\PC{0,30}", 0..60), now in proptest::num::i64::ANY) {
+            let mut jar = Jar::default();
+            for field in &fields {
+                jar.store(&url("https://a.example/x/y"), field.as_bytes(), now);
+            }
+            assert!(jar.cookies.len() <= MAX_COOKIES);
+            if let Some(field) = jar.header(&url("https://a.example/x/y"), now) {
+                assert!(field.len() <= MAX_SENT);
+            }
+            assert!(jar.header(&url("https://b.example/x/y"), now).is_none());
+        }
+
+        #[test]
+        fn any_date(date in "[0-9a-zA-Z:, -]{0,40}") {
+            let _ = parse_date(date.as_bytes());
+        }
+    }
+
     #[test]
     fn debug_and_field_hide_values() {
         let s = url("https://a.example/");

@@ -19,12 +19,15 @@
 //!
 //! What it cannot see: a proxy resolves names by itself, so behind one only literal addresses are checked.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+mod address;
+mod origin;
+
+use std::{fmt, net::IpAddr};
 
 use url::{Host, Url};
+
+pub use address::AddressClass;
+pub use origin::{Origin, same_origin};
 
 /// Longest URL that is accepted from anybody, in bytes.
 pub const MAX_URL: usize = 8 * 1024;
@@ -35,175 +38,6 @@ const MAX_SHOWN: usize = 200;
 pub const ALLOW_HTTP: &str = "--allow-http";
 /// Option that lets URLs named by a server lead to private addresses.
 pub const ALLOW_PRIVATE: &str = "--allow-private-address";
-
-/// Scheme, host and port (RFC 6454 section 4). Only `http` and `https` URLs have one here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
-    https: bool,
-    host: Box<str>,
-    port: u16,
-}
-
-impl Origin {
-    /// The origin of a URL; `None` when it is neither `http` nor `https`.
-    pub fn of(url: &Url) -> Option<Self> {
-        let (https, host, port) = parts(url)?;
-        Some(Self { https, host: host.into(), port })
-    }
-
-    /// Whether the URL has this origin.
-    pub fn is(&self, url: &Url) -> bool {
-        parts(url) == Some((self.https, &*self.host, self.port))
-    }
-
-    /// Whether `url` is this origin made secure: the same host, from `http` on port 80 to `https` on port 443.
-    ///
-    /// Other ports are another service, perhaps of another owner, and so another origin.
-    pub fn upgrades_to(&self, url: &Url) -> bool {
-        !self.https && self.port == 80 && parts(url) == Some((true, &*self.host, 443))
-    }
-
-    /// Whether it is `https`.
-    pub fn is_https(&self) -> bool {
-        self.https
-    }
-
-    /// Host as in the URL: lower case, punycode, IPv6 in brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Port, also where the URL leaves it out.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-/// ASCII serialisation (RFC 6454 section 6.2): the default port is left out.
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default) = if self.https { ("https", 443) } else { ("http", 80) };
-        write!(f, "{scheme}://{}", self.host)?;
-        if self.port == default {
-            return Ok(());
-        }
-        write!(f, ":{}", self.port)
-    }
-}
-
-/// Whether two URLs have the same origin.
-pub fn same_origin(a: &Url, b: &Url) -> bool {
-    matches!((parts(a), parts(b)), (Some(a), Some(b)) if a == b)
-}
-
-fn parts(url: &Url) -> Option<(bool, &str, u16)> {
-    let https = match url.scheme() {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    Some((https, url.host_str()?, url.port().unwrap_or(if https { 443 } else { 80 })))
-}
-
-/// What kind of address it is (IANA special-purpose registries, RFC 6890 and successors).
-///
-/// IPv4 inside IPv6 (mapped, compatible, NAT64, 6to4) counts as that IPv4 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AddressClass {
-    /// Reachable by everybody.
-    Public,
-    /// 127.0.0.0/8, `::1`.
-    Loopback,
-    /// RFC 1918, shared space of RFC 6598, unique local addresses of RFC 4193, old site-local.
-    Private,
-    /// 169.254.0.0/16, `fe80::/10`: most clouds' metadata services are here.
-    LinkLocal,
-    /// Metadata services of clouds that sit in otherwise ordinary ranges.
-    CloudMetadata,
-    /// 224.0.0.0/4, `ff00::/8`.
-    Multicast,
-    /// `0.0.0.0/8`, `::`: many systems connect to themselves.
-    Unspecified,
-    /// Documentation, benchmarking, discard, broadcast, tunnels and everything not yet given out.
-    Reserved,
-}
-
-impl AddressClass {
-    /// The class of an address.
-    pub fn of(ip: IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(ip) => Self::of_v4(ip),
-            IpAddr::V6(ip) => Self::of_v6(ip),
-        }
-    }
-
-    fn of_v4(ip: Ipv4Addr) -> Self {
-        match ip.octets() {
-            // Alibaba, Azure, Oracle.
-            [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => Self::CloudMetadata,
-            [0, ..] => Self::Unspecified,
-            [127, ..] => Self::Loopback,
-            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Self::Private,
-            [169, 254, ..] => Self::LinkLocal,
-            [224..=239, ..] => Self::Multicast,
-            [192, 0, 0 | 2, _]
-            | [192, 88, 99, _]
-            | [198, 18 | 19, ..]
-            | [198, 51, 100, _]
-            | [203, 0, 113, _]
-            | [240..=255, ..] => Self::Reserved,
-            _ => Self::Public,
-        }
-    }
-
-    fn of_v6(ip: Ipv6Addr) -> Self {
-        if ip == Ipv6Addr::LOCALHOST {
-            return Self::Loopback;
-        }
-        if ip == Ipv6Addr::UNSPECIFIED {
-            return Self::Unspecified;
-        }
-        let v4 = |high: u16, low: u16| {
-            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-            Self::of_v4(Ipv4Addr::new(a, b, c, d))
-        };
-        match ip.segments() {
-            // Mapped (RFC 4291 2.5.5.2), compatible (2.5.5.1), translated (RFC 7915).
-            [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
-            // NAT64: well-known (RFC 6052) and local-use (RFC 8215) prefix.
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-            [0x64, 0xff9b, 1, ..] => Self::Private,
-            // 6to4 (RFC 3056).
-            [0x2002, high, low, ..] => v4(high, low),
-            // EC2.
-            [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Self::CloudMetadata,
-            [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Private,
-            [0xff00..=0xffff, ..] => Self::Multicast,
-            // Protocol assignments with Teredo and ORCHID, documentation.
-            [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Self::Reserved,
-            // Only 2000::/3 is given out.
-            [0x2000..=0x3fff, ..] => Self::Public,
-            _ => Self::Reserved,
-        }
-    }
-}
-
-impl fmt::Display for AddressClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Public => "public",
-            Self::Loopback => "loopback",
-            Self::Private => "private",
-            Self::LinkLocal => "link-local",
-            Self::CloudMetadata => "cloud metadata",
-            Self::Multicast => "multicast",
-            Self::Unspecified => "unspecified",
-            Self::Reserved => "reserved",
-        })
-    }
-}
 
 /// Who named a URL, and so what it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -408,8 +242,8 @@ pub fn is_localhost(name: &str) -> bool {
 
 fn literal_class(url: &Url) -> Option<AddressClass> {
     match url.host()? {
-        Host::Ipv4(ip) => Some(AddressClass::of_v4(ip)),
-        Host::Ipv6(ip) => Some(AddressClass::of_v6(ip)),
+        Host::Ipv4(ip) => Some(AddressClass::of(ip.into())),
+        Host::Ipv6(ip) => Some(AddressClass::of(ip.into())),
         Host::Domain(name) => is_localhost(name).then_some(AddressClass::Loopback),
     }
 }
@@ -463,4 +297,159 @@ pub fn shown_text(text: &str) -> String {
         out.push_str("...");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn policy(server: &str) -> Policy {
+        Policy::new(&url(server), true, false).unwrap()
+    }
+
+    #[test]
+    fn the_servers_url() {
+        #[rustfmt::skip]
+        let table: &[(&str, bool, Result<&str, &str>)] = &[
+            ("https://a.example/mcp", false, Ok("https://a.example/mcp")),
+            ("  https://a.example/mcp\n", false, Ok("https://a.example/mcp")),
+            ("https://a.example/mcp?key=1#frag", false, Ok("https://a.example/mcp?key=1")),
+            ("HTTPS://A.Example:443", false, Ok("https://a.example/")),
+            ("https://bücher.example/ü", false, Ok("https://xn--bcher-kva.example/%C3%BC")),
+            ("https://10.0.0.1/mcp", false, Ok("https://10.0.0.1/mcp")),
+            ("http://localhost:3000/mcp", false, Ok("http://localhost:3000/mcp")),
+            ("http://app.localhost/mcp", false, Ok("http://app.localhost/mcp")),
+            ("http://127.0.0.1:1", false, Ok("http://127.0.0.1:1/")),
+            ("http://127.9.9.9", false, Ok("http://127.9.9.9/")),
+            ("http://[::1]:8080/x", false, Ok("http://[::1]:8080/x")),
+            ("http://2130706433/", false, Ok("http://127.0.0.1/")),
+            ("http://0177.0.0.1/", false, Ok("http://127.0.0.1/")),
+            ("http://a.example", true, Ok("http://a.example/")),
+            ("http://169.254.169.254/", true, Ok("http://169.254.169.254/")),
+            ("http://a.example", false, Err("plain-http")),
+            ("http://localhost.evil.example", false, Err("plain-http")),
+            ("http://notlocalhost", false, Err("plain-http")),
+            ("http://0.0.0.0:8000", false, Err("plain-http")),
+            ("http://10.0.0.1", false, Err("plain-http")),
+            ("http://localhost@evil.example", false, Err("url-userinfo")),
+            ("https://u:p@a.example", false, Err("url-userinfo")),
+            ("https://u@a.example", false, Err("url-userinfo")),
+            ("http://evil.example\\@127.0.0.1/", false, Err("url-characters")),
+            ("https://a.example/\tx", false, Err("url-characters")),
+            ("https://a.example/a b", false, Err("url-characters")),
+            ("https://a.example/\u{202e}x", false, Ok("https://a.example/%E2%80%AEx")),
+            ("https://a.example/\u{7f}", false, Err("url-characters")),
+            ("https://a b.example/", false, Err("url-characters")),
+            ("https://a%00.example/", false, Err("url-characters")),
+            ("a.example/mcp", false, Err("url-scheme")),
+            ("a.example:8080/mcp", false, Err("url-scheme")),
+            ("localhost:3000", false, Err("url-scheme")),
+            ("ftp://a.example", true, Err("url-scheme")),
+            ("file:///etc/passwd", true, Err("url-scheme")),
+            ("javascript:alert(1)", true, Err("url-scheme")),
+            ("--debug", false, Err("url-scheme")),
+            ("https://", false, Err("url-host")),
+            ("", false, Err("url-scheme")),
+        ];
+        for (text, allow_http, want) in table {
+            let got = parse_server(text, *allow_http);
+            let got = got.as_ref().map(Url::as_str).map_err(|r| r.rule);
+            assert_eq!(got, *want, "{text}");
+        }
+        assert_eq!(parse_server("http://a.example", false).unwrap_err().flag, Some(ALLOW_HTTP));
+        let long = format!("https://a.example/{}", "x".repeat(MAX_URL));
+        assert_eq!(parse_server(&long, false).unwrap_err().rule, "url-length");
+        let hint = parse_server("a.example:8080/mcp", false).unwrap_err().hint.unwrap();
+        assert_eq!(hint, "write https://a.example:8080/mcp");
+    }
+
+    /// What kinds of servers may lead us where.
+    #[test]
+    fn named_urls() {
+        const PUBLIC: &str = "https://server.example/mcp";
+        const LOCAL: &str = "http://localhost:3000/mcp";
+        const PRIVATE: &str = "https://10.1.1.1/mcp";
+        #[rustfmt::skip]
+        let table: &[(&str, &str, Result<(), &str>)] = &[
+            (PUBLIC, "https://auth.example/x?y=z", Ok(())),
+            (PUBLIC, "https://server.example:8443/", Ok(())),
+            (PUBLIC, "https://8.8.8.8/", Ok(())),
+            (PUBLIC, "https://127.0.0.1/", Err("address-loopback")),
+            (PUBLIC, "http://localhost/", Err("address-loopback")),
+            (PUBLIC, "https://x.localhost/", Err("address-loopback")),
+            (PUBLIC, "https://[::1]/", Err("address-loopback")),
+            (PUBLIC, "https://[::ffff:127.0.0.1]/", Err("address-loopback")),
+            (PUBLIC, "https://0x7f.1/", Err("address-loopback")),
+            (PUBLIC, "https://10.0.0.1/", Err("address-private")),
+            (PUBLIC, "https://[fd00::1]/", Err("address-private")),
+            (PUBLIC, "https://169.254.169.254/", Err("address-special")),
+            (PUBLIC, "https://[64:ff9b::a9fe:a9fe]/", Err("address-special")),
+            (PUBLIC, "https://0.0.0.0/", Err("address-special")),
+            (PUBLIC, "https://u@auth.example/", Err("url-userinfo")),
+            (PUBLIC, "https://auth.example/#x", Err("url-fragment")),
+            (PUBLIC, "ftp://auth.example/", Err("url-scheme")),
+            (PUBLIC, "smb://auth.example/", Err("url-scheme")),
+            (LOCAL, "http://127.0.0.1:4000/", Ok(())),
+            (LOCAL, "https://10.0.0.1/", Ok(())),
+            (LOCAL, "https://auth.example/", Ok(())),
+            (LOCAL, "https://169.254.169.254/", Err("address-special")),
+            (PRIVATE, "https://10.2.2.2/", Ok(())),
+            (PRIVATE, "https://127.0.0.1/", Err("address-loopback")),
+        ];
+        for (server, text, want) in table {
+            let policy = Policy::new(&url(server), false, false).unwrap();
+            let got = policy.check_url(&url(text), Purpose::Fetch);
+            assert_eq!(got.map_err(|r| r.rule), *want, "{server} names {text}");
+        }
+        // http to a public host needs its own option, private addresses theirs, special ones have none.
+        let strict = Policy::new(&url(PUBLIC), false, false).unwrap();
+        let plain = strict.check_url(&url("http://auth.example/"), Purpose::Fetch).unwrap_err();
+        assert_eq!((plain.rule, plain.flag), ("plain-http", Some(ALLOW_HTTP)));
+        let private = strict.check_url(&url("https://10.0.0.1/"), Purpose::Fetch).unwrap_err();
+        assert_eq!(private.flag, Some(ALLOW_PRIVATE));
+        let lax = Policy::new(&url(PUBLIC), true, true).unwrap();
+        assert!(lax.check_url(&url("http://10.0.0.1/"), Purpose::Fetch).is_ok());
+        let special = lax.check_url(&url("http://169.254.169.254/"), Purpose::Fetch).unwrap_err();
+        assert_eq!((special.rule, special.flag), ("address-special", None));
+        assert!(lax.check_url(&url("https://127.0.0.1/"), Purpose::Fetch).is_err());
+    }
+
+    #[test]
+    fn resolved_addresses() {
+        let policy = policy("https://server.example/mcp");
+        let inside = "10.0.0.1".parse().unwrap();
+        assert!(policy.check_address(inside, "server.example", Purpose::Fetch).is_ok());
+        assert!(policy.check_address(inside, "other.example", Purpose::Fetch).is_err());
+        assert!(policy.check_address(inside, "server.example.", Purpose::Fetch).is_err());
+        assert!(policy.check_address("8.8.8.8".parse().unwrap(), "other.example", Purpose::Fetch).is_ok());
+    }
+
+    #[test]
+    fn urls_from_outside_are_ascii_and_plain() {
+        let base = url("https://a.example/x/y");
+        #[rustfmt::skip]
+        let table: &[(&str, Result<&str, &str>)] = &[
+            ("z?q", Ok("https://a.example/x/z?q")), ("/z", Ok("https://a.example/z")), ("//b.example/", Ok("https://b.example/")),
+            ("https://b.example", Ok("https://b.example/")), ("", Ok("https://a.example/x/y")),
+            ("/\u{fc}", Err("url-characters")), ("/a b", Err("url-characters")), ("\\\\b.example", Err("url-characters")),
+            ("/a\r\nb", Err("url-characters")), ("http://[::1", Err("url-characters")), ("http://", Err("url-host")),
+        ];
+        for (text, want) in table {
+            let got = parse(text, Some(&base));
+            assert_eq!(got.as_ref().map(Url::as_str).map_err(|r| r.rule), *want, "{text:?}");
+        }
+        assert_eq!(parse(&"x".repeat(MAX_URL + 1), Some(&base)).unwrap_err().rule, "url-length");
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        assert_eq!(shown(&url("https://u:pw@a.example:443/x?token=s#f")), "https://a.example/x?...");
+        assert_eq!(shown_text("a\u{1b}[31m\u{202e}b"), "a?[31m?b");
+        let long = shown(&url(&format!("https://a.example/{}", "x".repeat(500))));
+        assert_eq!(long.len(), MAX_SHOWN + 3);
+    }
 }

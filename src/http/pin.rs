@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prefix_of_a_certificate_makes_it_panic() {
+    fn damaged_certificates_are_no_panic() {
         let whole = self_signed();
         for end in 0..whole.len() {
             let cut = validity(&whole[..end]);
@@ -153,6 +153,13 @@ mod tests {
         }
         for bytes in [&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff][..], &[0x30, 0x80], &[0x30, 0x85]] {
             assert_eq!(element(bytes), None);
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x30, 0x7f, 0x80, 0x84, 0xff] {
+                let mut changed = whole.to_vec();
+                changed[at] = value;
+                let _ = validity(&changed);
+            }
         }
     }
 }

@@ -1,13 +1,14 @@
 //! TLS: rustls with ring, the system's trust store, the user's own CAs and client certificate.
 //!
-//! Reading the system's roots costs milliseconds and hundreds of system calls. So nothing is read until a certificate is there to be
-//! verified, and [`LazyVerifier::prepare`] can do it on another thread while the connection is being made.
+//! Reading the system's roots costs milliseconds and hundreds of system calls, and so may a CA file that is a whole bundle. So they
+//! are parsed when a certificate is there to be verified, or by [`LazyVerifier::prepare`] on another thread while the connection is
+//! being made. Whether the user's files are there and hold what they should is looked at from the start.
 //! `SSL_CERT_FILE` replaces the system's roots on every system, `SSL_CERT_DIR` on Linux and the BSDs.
 
 use std::{
     fs::File,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -29,11 +30,14 @@ const MAX_PEM: u64 = 8 << 20;
 /// The files that the user named are read here, so that a wrong one is a usage error from the start.
 pub(super) fn configure(options: &HttpOptions) -> Result<(ClientConfig, Arc<LazyVerifier>), HttpError> {
     let provider = Arc::new(crypto::ring::default_provider());
-    let mut roots = Vec::new();
     for file in &options.ca_files {
-        roots.extend(read_ca_file(file)?);
+        check_ca_file(file)?;
     }
-    let verifier = Arc::new(LazyVerifier { provider: Arc::clone(&provider), roots, inner: OnceLock::new() });
+    let verifier = Arc::new(LazyVerifier {
+        provider: Arc::clone(&provider),
+        ca_files: options.ca_files.clone(),
+        loaded: OnceLock::new(),
+    });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| HttpError::usage("TLS cannot be set up").with_source(error))?
@@ -62,44 +66,60 @@ pub(super) fn configure(options: &HttpOptions) -> Result<(ClientConfig, Arc<Lazy
 #[derive(Debug)]
 pub(super) struct LazyVerifier {
     provider: Arc<CryptoProvider>,
+    ca_files: Vec<PathBuf>,
+    loaded: OnceLock<Result<Loaded, rustls::Error>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    /// From the user's files.
     roots: Vec<CertificateDer<'static>>,
-    inner: OnceLock<Result<Arc<dyn ServerCertVerifier>, rustls::Error>>,
+    verifier: Arc<dyn ServerCertVerifier>,
 }
 
 impl LazyVerifier {
     /// Reads the roots now, on this thread.
     pub(super) fn prepare(&self) {
-        let _ = self.inner();
+        let _ = self.loaded();
     }
 
-    fn inner(&self) -> Result<&Arc<dyn ServerCertVerifier>, rustls::Error> {
-        self.inner.get_or_init(|| self.load()).as_ref().map_err(rustls::Error::clone)
+    fn loaded(&self) -> Result<&Loaded, rustls::Error> {
+        self.loaded.get_or_init(|| self.load()).as_ref().map_err(rustls::Error::clone)
     }
 
-    fn load(&self) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    fn load(&self) -> Result<Loaded, rustls::Error> {
+        let mut roots = Vec::new();
+        for file in &self.ca_files {
+            roots.extend(read_ca_file(file).map_err(general)?);
+        }
+        let verifier = self.verifier(&roots)?;
+        Ok(Loaded { roots, verifier })
+    }
+
+    fn verifier(&self, roots: &[CertificateDer<'static>]) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+        // The platform's verifier knows SSL_CERT_FILE only where the roots are files anyway.
         #[cfg(any(windows, target_vendor = "apple"))]
         if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
-            return self.load_file(Path::new(&file));
+            let mut store = RootCertStore::empty();
+            let found = read_ca_file(Path::new(&file)).map_err(general)?;
+            store.add_parsable_certificates(found.into_iter().chain(roots.iter().cloned()));
+            let provider = Arc::clone(&self.provider);
+            let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider)
+                .build()
+                .map_err(general)?;
+            return Ok(verifier);
         }
         let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(
-            self.roots.iter().cloned(),
+            roots.iter().cloned(),
             Arc::clone(&self.provider),
         )?;
         Ok(Arc::new(verifier))
     }
+}
 
-    /// The platform's verifier knows `SSL_CERT_FILE` only where the roots are files anyway.
-    #[cfg(any(windows, target_vendor = "apple"))]
-    fn load_file(&self, file: &Path) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
-        let mut store = RootCertStore::empty();
-        let found = read_ca_file(file).map_err(|error| rustls::Error::General(error.to_string()))?;
-        store.add_parsable_certificates(found.into_iter().chain(self.roots.iter().cloned()));
-        let verifier =
-            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&self.provider))
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(verifier)
-    }
+/// `classify.rs` shows the text.
+fn general(error: impl std::fmt::Display) -> rustls::Error {
+    rustls::Error::General(error.to_string())
 }
 
 impl ServerCertVerifier for LazyVerifier {
@@ -111,10 +131,11 @@ impl ServerCertVerifier for LazyVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.roots.iter().any(|root| root == end_entity) {
+        let Loaded { roots, verifier } = self.loaded()?;
+        if roots.iter().any(|root| root == end_entity) {
             return pin::verify(end_entity, server_name, now);
         }
-        self.inner()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -142,22 +163,38 @@ impl ServerCertVerifier for LazyVerifier {
     }
 }
 
+/// Whether the file is there and looks as if it held certificates. Quick: it may be a bundle of hundreds.
+fn check_ca_file(path: &Path) -> Result<(), HttpError> {
+    let bytes = read(path, "the CA file")?;
+    let bytes = bytes.expose_secret();
+    if is_der(bytes) || memchr::memmem::find(bytes, b"-----BEGIN CERTIFICATE-----").is_some() {
+        return Ok(());
+    }
+    Err(no_certificate(path))
+}
+
+/// Windows exports .cer files as DER: an ASN.1 SEQUENCE.
+fn is_der(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0x30)
+}
+
+fn no_certificate(path: &Path) -> HttpError {
+    let message = format!("the CA file {} holds no usable certificate", path.display());
+    HttpError::usage(message).with_hint("it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE")
+}
+
 /// The certificates of a CA file, PEM or a single DER certificate, without those that cannot be a root.
 fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpError> {
     let bytes = read(path, "the CA file")?;
     let bytes = bytes.expose_secret();
     let mut found: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(bytes).filter_map(Result::ok).collect();
-    // Windows exports .cer files as DER: an ASN.1 SEQUENCE.
-    if found.is_empty() && bytes.first() == Some(&0x30) {
+    if found.is_empty() && is_der(bytes) {
         found.push(CertificateDer::from(bytes.to_vec()));
     }
     found.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
     if found.is_empty() {
-        let message = format!("the CA file {} holds no usable certificate", path.display());
-        return Err(
-            HttpError::usage(message).with_hint("it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE")
-        );
+        return Err(no_certificate(path));
     }
     Ok(found)
 }

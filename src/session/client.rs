@@ -26,6 +26,8 @@ pub(super) struct Forward {
     /// The session whose request a response answers: in another session it means nothing.
     pub(super) only_generation: Option<u32>,
     pub(super) repeats: u32,
+    /// The session that it was sent in, if it had an id.
+    pub(super) sent_in: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +138,7 @@ impl Session {
         if request.method == "tools/call" {
             let call = request.params.and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok());
             pending.tool = call.map(|call| call.name.into());
+            pending.repeatable = pending.tool.as_deref().is_some_and(|tool| self.tools.is_repeatable(tool));
             verdict = self.tools.verdict(&self.settings.tools, pending.tool.as_deref());
         }
         if let Verdict::Refused(why) = verdict {
@@ -165,7 +168,7 @@ impl Session {
                 self.enqueue(Item::Initialized(text));
             }
             _ => {
-                let forward = Forward { text, modern, only_generation: None, repeats: 0 };
+                let forward = Forward { text, modern, only_generation: None, repeats: 0, sent_in: None };
                 if forward.modern.is_some() { self.forward(forward) } else { self.enqueue(Item::Forward(forward)) }
             }
         }
@@ -190,6 +193,7 @@ impl Session {
                 modern: None,
                 only_generation: Some(self.link.generation),
                 repeats: 0,
+                sent_in: None,
             }));
         }
         if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
@@ -211,12 +215,13 @@ impl Session {
             Some(original) => message::with_id(&text, original).unwrap_or(text),
             None => text,
         };
-        let forward = Forward { text, modern: None, only_generation: Some(known.generation), repeats: 0 };
+        let forward =
+            Forward { text, modern: None, only_generation: Some(known.generation), repeats: 0, sent_in: None };
         self.enqueue(Item::Forward(forward));
     }
 
     /// Sends a message that wants no response.
-    pub(super) fn forward(&mut self, forward: Forward) {
+    pub(super) fn forward(&mut self, mut forward: Forward) {
         if forward.only_generation.is_some_and(|generation| generation != self.link.generation) {
             return self.log(Level::Debug, "dropped a message that belongs to a session that is gone");
         }
@@ -224,6 +229,7 @@ impl Session {
         if forward.modern.is_some() {
             outgoing = modern_post(forward.text.clone(), forward.modern.clone());
         }
+        forward.sent_in = outgoing.session_id.as_ref().map(|_| self.link.generation);
         self.start(Purpose::Forward(forward), outgoing);
     }
 
@@ -241,8 +247,10 @@ impl Session {
         };
         let exchange = self.start(Purpose::Request(key), outgoing);
         let generation = self.link.generation;
+        let in_session = self.link.session_id.is_some();
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Sent(exchange);
+            pending.in_session = in_session && pending.modern.is_none();
             pending.generation = generation;
             pending.last_event_id = None;
             pending.stream_spoke = false;

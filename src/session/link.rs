@@ -382,10 +382,17 @@ impl Session {
                         // As with a POST that never got there.
                         self.unreachable(key, &failure);
                     }
-                    failure => {
+                    failure if self.link.may_fall_back || self.link.first_refusal.is_some() => {
                         let text = failure
                             .map_or_else(|| "the server ended its event stream".to_owned(), |failure| failure.message);
                         self.sse_unusable(Trouble::new("connection-lost", text));
+                    }
+                    // The transport is known to work: this is trouble on the way, such as a connection that died unnoticed.
+                    failure => {
+                        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
+                            self.abort(exchange);
+                        }
+                        self.cut_off(key, failure.as_ref());
                     }
                 }
             }

@@ -64,6 +64,10 @@ pub(super) struct Pending {
     pub(super) state: State,
     /// The generation of the legacy session in which it was last sent.
     pub(super) generation: u32,
+    /// It was sent with a session id.
+    pub(super) in_session: bool,
+    /// Carrying it out twice does no harm, as far as was known when it came.
+    pub(super) repeatable: bool,
     /// When it first went wrong; bounds how long it is repeated.
     pub(super) trouble_since: Option<Duration>,
     /// How often it was sent again.
@@ -92,6 +96,8 @@ impl Pending {
             batch: None,
             state: State::Queued,
             generation: 0,
+            in_session: false,
+            repeatable: method_is_safe(method),
             trouble_since: None,
             repeats: 0,
             lost_sessions: 0,
@@ -114,26 +120,26 @@ impl Pending {
     pub(super) fn was_sent(&self) -> bool {
         !matches!(self.state, State::Queued | State::Held)
     }
+}
 
-    /// Requests that change nothing, by the specification (C1). Tool calls are judged by their annotations elsewhere.
-    pub(super) fn method_is_safe(&self) -> bool {
-        matches!(
-            &*self.method,
-            "ping"
-                | "initialize"
-                | "server/discover"
-                | "tools/list"
-                | "resources/list"
-                | "resources/templates/list"
-                | "resources/read"
-                | "resources/subscribe"
-                | "resources/unsubscribe"
-                | "prompts/list"
-                | "prompts/get"
-                | "completion/complete"
-                | "logging/setLevel"
-                | "tasks/get"
-                | "tasks/list"
-        )
-    }
+/// Requests that change nothing, by the specification (C1). Tool calls are judged by their annotations elsewhere.
+fn method_is_safe(method: &str) -> bool {
+    matches!(
+        method,
+        "ping"
+            | "initialize"
+            | "server/discover"
+            | "tools/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "resources/read"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "prompts/list"
+            | "prompts/get"
+            | "completion/complete"
+            | "logging/setLevel"
+            | "tasks/get"
+            | "tasks/list"
+    )
 }

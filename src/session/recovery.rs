@@ -228,8 +228,8 @@ impl Session {
         let handshake = legacy && &*pending.method == "initialize";
         if legacy
             && !handshake
-            && self.link.knows_session()
-            && status_says_session_gone(head.status, body, self.link.session_id.is_some())
+            && (pending.in_session || self.link.knows_session())
+            && status_says_session_gone(head.status, body, pending.in_session)
         {
             return self.session_gone(key, "the server no longer knows the session");
         }
@@ -335,7 +335,7 @@ impl Session {
     }
 
     /// The connection broke, or the stream ended, after the request was sent and before its answer.
-    fn cut_off(&mut self, key: Key, failure: Option<&Failure>) {
+    pub(super) fn cut_off(&mut self, key: Key, failure: Option<&Failure>) {
         let now = self.now;
         let safe = self.is_safe(key);
         let pause = self.backoff(key);
@@ -451,9 +451,7 @@ impl Session {
 
     /// Whether carrying it out twice does no harm.
     fn is_safe(&self, key: Key) -> bool {
-        self.pending.get(&key).is_some_and(|pending| {
-            pending.method_is_safe() || pending.tool.as_deref().is_some_and(|tool| self.tools.is_repeatable(tool))
-        })
+        self.pending.get(&key).is_some_and(|pending| pending.repeatable)
     }
 
     fn backoff(&mut self, key: Key) -> Duration {
@@ -558,12 +556,13 @@ impl Session {
             return;
         }
         let legacy = forward.modern.is_none();
+        let in_session = forward.sent_in.is_some();
         if legacy
-            && self.link.knows_session()
-            && status_says_session_gone(head.status, body, self.link.session_id.is_some())
+            && (in_session || self.link.knows_session())
+            && status_says_session_gone(head.status, body, in_session)
         {
             // Whatever it said is about the session that is gone, except what holds for any session.
-            let generation = self.link.generation;
+            let generation = forward.sent_in.unwrap_or(self.link.generation);
             self.lose_if_current(generation, "the server no longer knows the session");
             if forward.only_generation.is_none() && forward.repeats == 0 {
                 self.enqueue(super::link::Item::Forward(Forward { repeats: 1, ..forward }));

@@ -152,7 +152,7 @@ impl Session {
         if let Outcome::Error(error) = outcome
             && legacy
             && !handshake
-            && self.link.session_id.is_some()
+            && pending.in_session
             && says_session_gone(error)
         {
             return self.session_gone(key, "the server no longer knows the session");

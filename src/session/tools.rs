@@ -85,6 +85,8 @@ pub(super) enum Verdict {
 struct Hints {
     read_only: bool,
     idempotent: bool,
+    /// Which list they are from, counted by changes of the list.
+    list: u32,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ pub(super) struct Tools {
     known: HashMap<Box<str>, Hints>,
     /// Calls that wait for the list.
     held: Vec<Key>,
+    list: u32,
     pages: u32,
     asking: bool,
 }
@@ -134,9 +137,9 @@ struct Call<'a> {
 }
 
 impl Tools {
-    /// The list may have changed.
+    /// The list may have changed: a rule needs a new one. For repeating a call the old annotation still serves.
     pub(super) fn forget(&mut self) {
-        self.known.clear();
+        self.list += 1;
     }
 
     /// Calling it twice does no harm, by its own annotation.
@@ -156,6 +159,7 @@ impl Tools {
             return Verdict::Allowed;
         }
         match self.known.get(name) {
+            Some(hints) if hints.list != self.list => Verdict::Unknown,
             Some(hints) if hints.read_only => Verdict::Allowed,
             Some(_) => {
                 Verdict::Refused(format!("Tool {name:?} is not available: it is not annotated read-only (--read-only)"))
@@ -180,8 +184,9 @@ impl Tools {
             let hints = Hints {
                 read_only: annotations.read_only_hint == true,
                 idempotent: annotations.idempotent_hint == true,
+                list: self.list,
             };
-            if self.known.len() < MAX_TOOLS && tool.name.len() <= MAX_NAME {
+            if (self.known.len() < MAX_TOOLS || self.known.contains_key(&*tool.name)) && tool.name.len() <= MAX_NAME {
                 self.known.insert(tool.name.as_ref().into(), hints);
             }
             if rules.admits_name(&tool.name) && (!rules.read_only || hints.read_only) {
@@ -354,5 +359,9 @@ mod tests {
         assert!(text.contains("readFile") && !text.contains("\"put\""), "a hint of the wrong type is no hint");
         assert!(matches!(tools.verdict(&rules, Some("put")), Verdict::Refused(_)));
         assert_eq!(tools.verdict(&rules, Some("never-listed")), Verdict::Unknown);
+        let mut tools = tools;
+        tools.forget();
+        assert_eq!(tools.verdict(&rules, Some("readFile")), Verdict::Unknown, "a list that changed is read again");
+        assert!(tools.is_repeatable("readFile"));
     }
 }

@@ -14,9 +14,9 @@ Measures the bridge beside a direct HTTP client and beside mcp-remote, all in tu
 
   --bridge [LABEL=]PATH  program under test; several are compared with each other
                          (default target/release/mcp-drawbridge, built first)
-  --mcp-remote PATH      mcp-remote's dist/proxy.js (default: $MCP_REMOTE, then tests/peers/node_modules)
+  --mcp-remote PATH      mcp-remote's dist/proxy.js (default: $MCP_REMOTE, then the one in tests/peers)
   --no-mcp-remote        leave mcp-remote out
-  --quick                under a minute without mcp-remote
+  --quick                under a minute; leaves mcp-remote out unless --mcp-remote or $MCP_REMOTE names it
   --rounds N             rounds (default 5, quick 2)
   --peer-rounds N        rounds for mcp-remote (default 3, quick 1)
   --only CASE[,CASE]     only these cases: start calls pinned flood64 flood512 flood4096 few_files one_cpu
@@ -33,6 +33,7 @@ pub(crate) struct Args {
     /// Label and path.
     pub(crate) bridges: Vec<(Option<String>, PathBuf)>,
     pub(crate) mcp_remote: Option<PathBuf>,
+    pub(crate) no_mcp_remote: bool,
     pub(crate) quick: bool,
     pub(crate) rounds: Option<usize>,
     pub(crate) peer_rounds: Option<usize>,
@@ -55,6 +56,7 @@ impl Args {
             match name.as_str() {
                 "--bridge" => args.bridges.push(labelled(&value()?)),
                 "--mcp-remote" => args.mcp_remote = Some(value()?.into()),
+                "--no-mcp-remote" => args.no_mcp_remote = true,
                 "--quick" => args.quick = true,
                 "--rounds" => args.rounds = Some(count(&name, &value()?)?),
                 "--peer-rounds" => args.peer_rounds = Some(count(&name, &value()?)?),

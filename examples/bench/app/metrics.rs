@@ -83,7 +83,6 @@ pub(crate) const METRICS: &[Metric] = &[
     timed("pinned.p999", Case::Pinned, "p99.9", "µs"),
     added("pinned.added", Case::Pinned, "p50 added to direct", "µs", "pinned.p50"),
     timed("pinned.cpu", Case::Pinned, "CPU per 10,000 calls", "ms"),
-    timed("pinned.wakeups", Case::Pinned, "wake-ups per call", ""),
     timed("flood64.rate", Case::Flood64, "64 in flight", "req/s"),
     timed("flood64.cpu", Case::Flood64, "CPU per 10,000 requests", "ms"),
     exact("flood64.failed", Case::Flood64, "without a result, or answered twice"),

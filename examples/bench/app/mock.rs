@@ -82,9 +82,10 @@ pub(crate) fn run() -> Result<(), Failure> {
         stdout.flush()?;
         let shared = Shared::default();
         tokio::spawn(accept_control(control, Arc::clone(&shared)));
+        let mut stdin = tokio::io::stdin();
         tokio::select! {
             result = accept(endpoint, shared) => result,
-            _ = tokio::io::stdin().read_u8() => Ok(()),
+            _ = stdin.read_u8() => Ok(()),
         }
     })
 }
@@ -324,6 +325,21 @@ impl Connection {
             self.input.drain(..size);
         }
     }
+}
+
+/// Serves on a thread for as long as the test runs; returns the port.
+#[cfg(test)]
+pub(crate) fn start_for_test() -> u16 {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endpoint = listen().unwrap();
+            sender.send(endpoint.local_addr().unwrap().port()).unwrap();
+            accept(endpoint, Shared::default()).await
+        })
+    });
+    receiver.recv().unwrap()
 }
 
 #[cfg(test)]

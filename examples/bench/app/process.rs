@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -74,12 +75,16 @@ impl Program {
             command.env(name, home);
         }
         // A child takes over the limit of the moment; no code has to run between fork and exec.
+        // Two threads must not take each other's limit for their own.
+        static LIMIT: Mutex<()> = Mutex::new(());
+        let guard = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         let own = getrlimit(Resource::Nofile);
         let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum: own.maximum });
         limit(Some(open_files))?;
         let started = Instant::now();
         let child = command.spawn();
         limit(own.current)?;
+        drop(guard);
         let mut child = child.map_err(|error| Failure::new(format!("{}: {error}", self.path.display())))?;
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let pipes = child.stdin.take().zip(child.stdout.take()).map(|(stdin, stdout)| (stdin.into(), stdout.into()));
@@ -171,8 +176,8 @@ mod tests {
 
     #[test]
     fn the_own_process_can_be_read() {
-        let busy = Instant::now();
-        while busy.elapsed() < Duration::from_millis(30) {}
+        let thread = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_nsec;
+        while thread() < 30_000_000 {}
         std::thread::sleep(Duration::from_millis(2));
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.cpu > Duration::from_millis(10), "{usage:?}");

@@ -12,7 +12,7 @@ use super::session::Kind;
 /// Widths of the table's columns.
 const LABEL: usize = 44;
 const VALUE: usize = 22;
-const RATIO: usize = 12;
+const RATIO: usize = 14;
 
 /// Groups of cases, with the line above each.
 const GROUPS: [(&str, &[Case]); 7] = [
@@ -51,7 +51,7 @@ pub(crate) fn table(results: &Results, targets: &[Target]) -> String {
 }
 
 /// All values as JSON.
-pub(crate) fn to_json(results: &Results, targets: &[Target], machine: Value) -> Value {
+pub(crate) fn to_json(results: &Results, targets: &[Target], machine: &Value) -> Value {
     let mut metrics = Map::new();
     for metric in METRICS {
         let mut by_target = Map::new();
@@ -248,7 +248,7 @@ mod tests {
         let row = table.lines().find(|line| line.contains("small call, one at a time: p50, µs")).unwrap();
         assert_eq!(row.split_whitespace().rev().take(5).collect::<Vec<_>>(), ["0.0250", "2.50", "1000", "25", "10"]);
         assert!(table.contains("500.0k") && table.contains("peer failed burst: no answer in 40 s"));
-        let value = to_json(&results, &targets, Value::Null);
+        let value = to_json(&results, &targets, &Value::Null);
         assert_eq!(value["metrics"]["calls.p50"]["targets"]["bridge"]["median"], 25.0);
         assert_eq!(value["metrics"]["burst.rate"]["targets"]["peer"]["failed"], "no answer in 40 s");
     }

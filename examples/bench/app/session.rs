@@ -131,7 +131,7 @@ impl Session {
     /// `count` small calls one after the other, or as many as fit into `limit`.
     pub(crate) fn calls(&mut self, count: usize, limit: Duration) -> Result<Vec<Duration>, Failure> {
         let end = Instant::now() + limit;
-        let mut times = Vec::with_capacity(count);
+        let mut times = Vec::with_capacity(count.min(10_000));
         while times.len() < count && Instant::now() < end {
             times.push(self.call("echo", SMALL, PATIENCE)?);
         }
@@ -251,7 +251,8 @@ impl Session {
             }
             last = Instant::now();
             if last.duration_since(start) > limit {
-                break;
+                let seconds = limit.as_secs();
+                return Err(Failure::new(format!("{} of {count} events in {seconds} s", events.received)));
             }
         }
         events.elapsed = last.duration_since(start);
@@ -369,5 +370,134 @@ impl Session {
                 return Ok(arrived);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::app::mock;
+
+    /// A link whose other side says what the test wants, whatever it is asked.
+    struct Scripted(VecDeque<String>);
+
+    impl Link for Scripted {
+        fn send(&mut self, _: &[u8]) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn receive(&mut self, _: Duration, sink: &mut dyn FnMut(&[u8])) -> Result<Waited, Failure> {
+            let Some(line) = self.0.pop_front() else { return Ok(Waited::TimedOut) };
+            sink(line.as_bytes());
+            Ok(Waited::Read)
+        }
+
+        fn open_stream(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn finish(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn expect(&mut self, _: usize) {}
+    }
+
+    fn session(link: impl Link + 'static) -> Session {
+        Session { link: Box::new(link), running: None, next: 1, line: Vec::new(), started_in: Duration::ZERO }
+    }
+
+    /// `r5`: the result of request 5; `e5`: an error; `n5`: notification number 5.
+    fn scripted(script: &str) -> Session {
+        let line = |word: &str| {
+            let number = &word[1..];
+            match &word[..1] {
+                "r" => format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{}}}}"#),
+                "e" => format!(r#"{{"jsonrpc":"2.0","id":{number},"error":{{"code":-32000,"message":"EMFILE"}}}}"#),
+                _ => {
+                    format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progress":{number}}}}}"#)
+                }
+            }
+        };
+        session(Scripted(script.split_ascii_whitespace().map(line).collect()))
+    }
+
+    #[test]
+    fn a_flood_counts_what_went_wrong() {
+        for (script, answered, errors, twice, lost) in [
+            ("r1 r2 r3 r4", 4, 0, 0, 0),
+            ("r4 r3 r2 r1", 4, 0, 0, 0),
+            ("r1 r2 r4", 3, 0, 0, 1),
+            ("r1 e2 r3 r4", 3, 1, 0, 0),
+            ("r1 r1 r2 r3 r4", 4, 0, 1, 0),
+            ("r1 r2 r9 r3 r4", 4, 0, 1, 0),
+            ("n1 r1 r2 r3 r4", 4, 0, 0, 0),
+            ("", 0, 0, 0, 2),
+        ] {
+            let flood = scripted(script).flood(2, 4, Duration::from_secs(60)).unwrap();
+            assert_eq!(
+                (flood.answered, flood.errors, flood.twice, flood.lost),
+                (answered, errors, twice, lost),
+                "{script}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_burst_counts_what_went_wrong() {
+        for (tool, script, received, late, disordered) in [
+            ("burst", "n1 n2 n3 r1", 3, 0, 0),
+            ("burst", "n1 n2 r1", 2, 0, 0),
+            ("burst", "n1 r1 n2 n3", 3, 2, 0),
+            ("burst", "n2 n1 n3 r1", 3, 0, 1),
+            ("burst", "n1 n2 n2 r1", 3, 0, 1),
+            // These come on another stream than the answer.
+            ("push", "n1 r1 n2 n3", 3, 0, 0),
+        ] {
+            let events = scripted(script).events(tool, b"{}", 3, Duration::from_secs(60), &mut |_| {}).unwrap();
+            assert_eq!((events.received, events.late, events.disordered), (received, late, disordered), "{script}");
+        }
+        for script in ["n1 n2 n3", "n1 e1", ""] {
+            assert!(
+                scripted(script).events("burst", b"{}", 3, Duration::from_secs(60), &mut |_| {}).is_err(),
+                "{script}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_answer_fails_a_call_and_says_so() {
+        let failure = scripted("e1").call("echo", SMALL, Duration::from_secs(60)).unwrap_err();
+        assert!(failure.to_string().contains("EMFILE"));
+    }
+
+    #[test]
+    fn the_direct_client_and_the_mock_server_understand_each_other() {
+        let port = mock::start_for_test();
+        let home = std::env::temp_dir();
+        let start = Start { kind: &Kind::Direct, port, home: &home, open_files: 1024, show_errors: true };
+        let mut session = start.open().unwrap();
+        let patience = Duration::from_secs(10);
+        session.call("echo", SMALL, patience).unwrap();
+        for bytes in [0, 1, 3_000, 100_000, 3_000_000] {
+            for sse in [false, true] {
+                session.fetch(bytes, sse, patience).unwrap();
+            }
+            session.upload(&vec![b'x'; bytes], patience).unwrap();
+        }
+        for (tool, count) in [("burst", 2000), ("push", 2000), ("ticks", 20)] {
+            let arguments = format!(r#"{{"count":{count}}}"#);
+            let events = session.events(tool, arguments.as_bytes(), count, patience, &mut |_| {}).unwrap();
+            assert_eq!((events.received, events.late, events.disordered), (count, 0, 0), "{tool}");
+        }
+        let flood = session.flood(64, 2000, patience).unwrap();
+        assert_eq!((flood.answered, flood.errors, flood.twice, flood.lost), (2000, 0, 0, 0));
+        session.begin_slow(3, Duration::from_millis(20)).unwrap();
+        assert_eq!(session.calls(10, patience).unwrap().len(), 10);
+        assert_eq!(session.paced(1000, Duration::from_millis(50)).unwrap().len(), 50);
+        assert!(session.call("none", SMALL, patience).is_err());
+        session.close().unwrap();
     }
 }

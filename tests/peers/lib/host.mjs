@@ -5,7 +5,8 @@
 //   POST /control/forget-sessions  forgets every session, as a restart does
 //   POST /control/cut              breaks every connection with an unfinished answer
 //
-// PORT chooses the port (default: any). TLS_CERT and TLS_KEY (files) turn on TLS.
+// PORT chooses the port (default: any). TLS_CERT and TLS_KEY (files) turn on TLS. PEER_TRACE=1 writes a line
+// to stderr for each request and for each answer that ends.
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
@@ -14,6 +15,25 @@ export const MAX_BODY = 32 * 1024 * 1024;
 
 /** What clients did, for the tests to read. `cancelled` counts calls that the server saw cancelled. */
 export const state = { initialized: 0, sessions: 0, deleted: 0, cancelled: 0, posts: 0, gets: 0, resumed: 0 };
+
+const begin = Date.now();
+let requests = 0;
+
+/** Follows one request on stderr: what came, with which session, what was answered, how it ended. */
+function trace(req, res) {
+    const number = (requests += 1);
+    const say = what => process.stderr.write(`${String(Date.now() - begin).padStart(6)} ms  #${number} ${what}\n`);
+    const about = ['mcp-session-id', 'mcp-protocol-version', 'last-event-id'].flatMap(name =>
+        req.headers[name] === undefined ? [] : `${name}=${req.headers[name]}`
+    );
+    say(`${req.method} ${req.url} ${about.join(' ')}`);
+    if (req.method === 'POST') {
+        const chunks = [];
+        req.on('data', chunk => chunks.push(chunk));
+        req.on('end', () => say(`body ${Buffer.concat(chunks).toString('utf8').slice(0, 200)}`));
+    }
+    res.on('close', () => say(`${res.statusCode} ${res.getHeader('content-type') ?? ''} ${res.writableFinished ? 'ended' : 'CUT'}`));
+}
 
 /** Reads a whole request body as text. */
 export async function readBody(req) {
@@ -56,6 +76,7 @@ export function serve({ path = '/mcp', handler, forget = () => 0 }) {
     const unfinished = new Set();
     const onRequest = async (req, res) => {
         const { pathname } = new URL(req.url, 'http://localhost');
+        if (process.env.PEER_TRACE) trace(req, res);
         if (pathname === '/control/state') return reply(res, 200, state);
         if (pathname === '/control/forget-sessions') return reply(res, 200, { forgotten: forget() });
         if (pathname === '/control/cut') {

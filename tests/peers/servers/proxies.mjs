@@ -1,10 +1,16 @@
 // An HTTP proxy (absolute-form requests and CONNECT) and a SOCKS5 proxy, on loopback.
+// Both find peer.test, which nobody else does, on this machine: who reaches it came through them.
 // Prints `listening http://...` and `listening socks5h://...`, then `via http` or `via socks` for each
-// connection that goes through.
+// request or connection that goes through.
+import dns from 'node:dns';
 import { Server } from 'proxy-chain';
 import socks from 'simple-socks';
 
+const NAME = 'peer.test';
 const say = line => process.stdout.write(`${line}\n`);
+
+const { lookup } = dns;
+dns.lookup = (host, ...rest) => lookup(host === NAME ? '127.0.0.1' : host, ...rest);
 
 const http = new Server({
     host: '127.0.0.1',
@@ -12,7 +18,7 @@ const http = new Server({
     verbose: false,
     prepareRequestFunction: () => {
         say('via http');
-        return {};
+        return { dnsLookup: dns.lookup };
     }
 });
 await http.listen();

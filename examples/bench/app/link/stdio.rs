@@ -124,7 +124,8 @@ impl Link for Stdio {
     }
 
     fn open_stream(&mut self) -> Result<(), Failure> {
-        Ok(())
+        // The bridge opens it when it has the message that is waiting here.
+        self.flush()
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
