@@ -114,11 +114,9 @@ pub async fn run(
 fn line(frame: Frame, limit: usize) -> Input {
     match frame {
         Frame::Line(line) => Input::Line(line),
-        Frame::TooLong { id, len, .. } => Input::TooLong {
-            id: id.and_then(|id| Id::from_json(&id)),
-            length: len,
-            limit,
-        },
+        Frame::TooLong { id, len, .. } => {
+            Input::TooLong { id: id.and_then(|id| Id::from_json(&id)), length: len, limit }
+        }
     }
 }
 
