@@ -2,7 +2,8 @@
 //!
 //! What to send is the session's decision; here are only headers, the body's reading, and the bound on connections.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::Method;
@@ -11,7 +12,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use url::Url;
 
+use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
+use crate::secret::SafeUrl;
 use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb};
 use crate::sse;
 
@@ -41,6 +44,9 @@ pub struct Transport {
 struct Inner {
     client: HttpClient,
     server: Url,
+    /// Where a redirect inside the server's origin led: later requests go there without the detour.
+    moved: Mutex<Option<Url>>,
+    has_moved: AtomicBool,
     /// Headers of the user and of every request.
     post_headers: HeaderMap,
     get_headers: HeaderMap,
@@ -74,6 +80,8 @@ impl Transport {
             inner: Arc::new(Inner {
                 client,
                 server,
+                moved: Mutex::new(None),
+                has_moved: AtomicBool::new(false),
                 post_headers,
                 get_headers,
                 max_message,
@@ -102,11 +110,18 @@ impl Inner {
     }
 
     async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Input, Failure> {
+        let to_server = outgoing.target == Target::Server;
         let request = self.request(outgoing)?;
         // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file. Never closed.
         let _in_flight = self.in_flight.acquire().await.ok();
+        let asked = (to_server && !self.has_moved.load(Ordering::Relaxed)).then(|| request.url.clone());
         let response = self.send(request).await.map_err(failure)?;
         let head = head(&response);
+        if (200..300).contains(&head.status)
+            && asked.is_some_and(|asked| asked != response.url && guard::same_origin(&asked, &response.url))
+        {
+            self.remember_move(response.url.clone());
+        }
         if (200..300).contains(&head.status) && head.content == Content::EventStream {
             return Ok(self.stream(exchange, head, response).await);
         }
@@ -117,6 +132,21 @@ impl Inner {
         // An error body is for people; one that cannot be read does not hide the status.
         let body = response.bytes(MAX_ERROR_BODY).await.unwrap_or_default();
         Ok(Input::Answer { exchange, head, body })
+    }
+
+    fn address(&self) -> Url {
+        if self.has_moved.load(Ordering::Relaxed)
+            && let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            return moved.clone();
+        }
+        self.server.clone()
+    }
+
+    fn remember_move(&self, url: Url) {
+        tracing::debug!("the server redirects to {}; asking there from now on", SafeUrl(&url));
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
+        self.has_moved.store(true, Ordering::Relaxed);
     }
 
     /// Sends, with a bound on how many connections are opened at once.
@@ -159,7 +189,7 @@ impl Inner {
 
     fn request(&self, outgoing: Outgoing) -> Result<HttpRequest, Failure> {
         let url = match &outgoing.target {
-            Target::Server => self.server.clone(),
+            Target::Server => self.address(),
             Target::Endpoint(reference) => self.endpoint(reference)?,
         };
         let (method, base) = match outgoing.verb {
@@ -193,7 +223,7 @@ impl Inner {
             .server
             .join(reference)
             .map_err(|_| refused("the server's endpoint event names no usable address".into()))?;
-        if url.origin() != self.server.origin() || !url.username().is_empty() || url.password().is_some() {
+        if !guard::same_origin(&url, &self.server) || !url.username().is_empty() || url.password().is_some() {
             let named = url.origin().ascii_serialization();
             return Err(refused(format!(
                 "rule endpoint-same-origin: the server's endpoint event names another origin, {named}"

@@ -69,6 +69,13 @@ def why(error: BaseException) -> str:
     return f"{type(error).__name__} {error}".replace("\n", " ")[:500]
 
 
+def only(kind: type[BaseException], error: BaseException) -> bool:
+    """Whether an error, or everything in a group of errors, is of this kind."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(only(kind, inner) for inner in error.exceptions)
+    return isinstance(error, kind)
+
+
 async def check(name: str, body, limit: float = CHECK_LIMIT_S) -> bool:
     global failed
     start = time.monotonic()
@@ -392,8 +399,10 @@ async def main() -> None:
             await scenario(stack)
             start = time.monotonic()
     except Exception as error:
-        print(f"not ok the client ends: {why(error)}", flush=True)
-        os._exit(1)
+        # The SDK 1.x trips over a message that comes while it closes its own stream; that is not the bridge's fault.
+        if not (GENERATION == 1 and only(anyio.BrokenResourceError, error)):
+            print(f"not ok the client ends: {why(error)}", flush=True)
+            os._exit(1)
     took = time.monotonic() - start
     # The SDK waits 2 s for the bridge to end by itself, then it kills.
     late = took >= CLOSE_LIMIT_S

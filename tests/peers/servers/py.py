@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import socket
+import sys
+import time
 import warnings
 
 import anyio
@@ -233,6 +235,11 @@ def application():
     return mcp.sse_app(**limits) if TRANSPORT == "sse" else mcp.streamable_http_app(**limits)
 
 
+def trace(line: str) -> None:
+    if os.environ.get("PEER_TRACE"):
+        print(f"{time.monotonic() * 1000:.0f} ms  {line}", file=sys.stderr, flush=True)
+
+
 class Controlled:
     """The application behind the control paths; it counts what clients do."""
 
@@ -244,6 +251,8 @@ class Controlled:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         path = scope["path"]
+        if path.startswith("/control/"):
+            trace(path)
         if path == "/control/state":
             return await self.answer(send, state)
         if path == "/control/forget-sessions":
@@ -257,8 +266,20 @@ class Controlled:
         state["gets"] += method == "GET"
         state["resumed"] += b"last-event-id" in headers
 
+        number = state["posts"] + state["gets"]
+        trace(f"#{number} {method} {path}?{scope['query_string'].decode()}")
+
+        started = False
+
         async def counted(message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 300:
+            nonlocal started
+            # The SDK's HTTP+SSE endpoint begins a second response when its stream has ended.
+            first, started = not started, True
+            if message["type"] == "http.response.start":
+                trace(f"#{number} {message['status']}")
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                trace(f"#{number} ended")
+            if first and message["status"] < 300:
                 if opens and any(name == b"mcp-session-id" for name, _ in message["headers"]):
                     state["initialized"] += 1
                 if method == "DELETE":
