@@ -175,7 +175,7 @@ impl Hands {
                 tracing::debug!("exchange {exchange}: HTTP {}, {} bytes", head.status, body.len());
             }
             Input::Opened { exchange, head } => {
-                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status)
+                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status);
             }
             Input::Ended { exchange, failure: None } => tracing::debug!("exchange {exchange}: the stream ended"),
             Input::Ended { exchange, failure: Some(failure) } | Input::Failed { exchange, failure } => {

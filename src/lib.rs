@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 //! The parts of the `mcp-drawbridge` program, as a library for its own tests, fuzz targets and benchmarks.
 //! It is no public interface: anything may change with any version.
 
