@@ -42,12 +42,19 @@ pub async fn run(
     state: Option<StateFile>,
     max_message: usize,
 ) -> io::Result<()> {
+    // Made once: what is waited for on every turn should cost nothing on most of them.
     let mut ends = Ends::new()?;
-    let mut parent = Parent::watch();
+    let told = ends.told();
+    let parent = Parent::watch();
+    let parent_gone = parent.gone();
+    let closed = output.closed();
+    tokio::pin!(told, parent_gone, closed);
+    let mut parent_watched = true;
     let mut hands = Hands { transport, output, running: HashMap::new(), state, exit: false };
     let mut clock = Clock::start();
     let mut actions = Vec::new();
     let mut stdin_open = true;
+    let mut terminated = false;
     let mut parent_gone_at: Option<Instant> = None;
 
     while !hands.exit {
@@ -56,10 +63,13 @@ pub async fn run(
                 .into_iter()
                 .flatten()
                 .min();
+        // Not `biased`: a flood from one side must not keep the other from being heard.
         tokio::select! {
-            biased;
-            () = ends.told() => session.handle(clock.now(), Input::Terminate, &mut actions),
-            () = hands.output.closed() => break,
+            () = &mut told, if !terminated => {
+                terminated = true;
+                session.handle(clock.now(), Input::Terminate, &mut actions);
+            }
+            () = &mut closed => break,
             room = hands.output.writable(), if hands.output.waiting() > 0 => room?,
             input = events.recv(), if hands.output.waiting() < HIGH_WATER => {
                 let mut next = input;
@@ -94,7 +104,10 @@ pub async fn run(
                     }
                 }
             }
-            () = parent.gone() => parent_gone_at = Some(Instant::now()),
+            () = &mut parent_gone, if parent_watched => {
+                parent_watched = false;
+                parent_gone_at = Some(Instant::now());
+            }
             () = until(deadline), if deadline.is_some() => {
                 if stdin_open && parent_gone_at.is_some_and(|at| at.elapsed() >= PARENT_GRACE) {
                     parent_gone_at = None;

@@ -6,8 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+#[cfg(unix)]
+use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+#[cfg(target_os = "linux")]
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use crate::framing::{Frame, LineSplitter};
@@ -101,23 +105,27 @@ impl Source {
     async fn read(&mut self, buffer: &mut BytesMut) -> Option<Bytes> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Pipe(pipe) => loop {
-                pipe.readable().await.ok()?;
+            Self::Pipe(pipe) => {
+                // By `AsyncRead`, which knows that a short read has emptied the pipe and spares the read that would say so.
                 buffer.reserve(READ_SIZE / 4);
-                match pipe.try_read_buf(buffer) {
-                    Ok(0) => return None,
-                    Ok(_) => return Some(buffer.split().freeze()),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return None,
+                match pipe.read_buf(buffer).await {
+                    Ok(0) | Err(_) => None,
+                    Ok(_) => Some(buffer.split().freeze()),
                 }
-            },
+            }
             #[cfg(unix)]
             Self::Socket(socket, scratch) => loop {
                 let mut guard = socket.readable().await.ok()?;
                 let flags = rustix::net::RecvFlags::DONTWAIT;
                 match guard.try_io(|socket| Ok(rustix::net::recv(socket.get_ref(), &mut **scratch, flags)?.0)) {
                     Ok(Ok(0)) => return None,
-                    Ok(Ok(n)) => return scratch.get(..n).map(Bytes::copy_from_slice),
+                    Ok(Ok(n)) => {
+                        if n < scratch.len() {
+                            // A short read has emptied the socket: the next one would only say so.
+                            guard.clear_ready();
+                        }
+                        return scratch.get(..n).map(Bytes::copy_from_slice);
+                    }
                     Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Ok(Err(_)) => return None,
                     Err(_would_block) => {}
@@ -155,11 +163,12 @@ pub struct Output {
     bytes: usize,
 }
 
+#[derive(Clone)]
 enum Sink {
     #[cfg(target_os = "linux")]
-    Pipe(tokio::net::unix::pipe::Sender),
+    Pipe(Rc<tokio::net::unix::pipe::Sender>),
     #[cfg(unix)]
-    Socket(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>),
+    Socket(Rc<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>),
     Thread(mpsc::Sender<Bytes>),
 }
 
@@ -236,15 +245,18 @@ impl Output {
     }
 
     /// Waits until the reader is gone, where the system tells without a write; else for ever.
-    pub async fn closed(&self) {
-        match &self.sink {
-            #[cfg(target_os = "linux")]
-            Sink::Pipe(pipe) => {
-                let _ = pipe.ready(tokio::io::Interest::ERROR).await;
+    pub fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let sink = self.sink.clone();
+        async move {
+            match &sink {
+                #[cfg(target_os = "linux")]
+                Sink::Pipe(pipe) => {
+                    let _ = pipe.ready(tokio::io::Interest::ERROR).await;
+                }
+                #[cfg(unix)]
+                Sink::Socket(_) => std::future::pending().await,
+                Sink::Thread(sender) => sender.closed().await,
             }
-            #[cfg(unix)]
-            Sink::Socket(_) => std::future::pending().await,
-            Sink::Thread(sender) => sender.closed().await,
         }
     }
 }
@@ -270,10 +282,15 @@ impl Sink {
         let kind = file.metadata().ok()?.file_type();
         #[cfg(target_os = "linux")]
         if kind.is_fifo() {
-            return tokio::net::unix::pipe::OpenOptions::new().open_sender("/proc/self/fd/1").ok().map(Self::Pipe);
+            return tokio::net::unix::pipe::OpenOptions::new()
+                .open_sender("/proc/self/fd/1")
+                .ok()
+                .map(|pipe| Self::Pipe(Rc::new(pipe)));
         }
         if kind.is_socket() {
-            return watch_fd(file.into(), tokio::io::Interest::WRITABLE).ok().map(Self::Socket);
+            return watch_fd(file.into(), tokio::io::Interest::WRITABLE)
+                .ok()
+                .map(|socket| Self::Socket(Rc::new(socket)));
         }
         None
     }
