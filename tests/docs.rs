@@ -117,7 +117,9 @@ fn links_and_files_are_there() {
 fn is_file(name: &str) -> bool {
     let plain = !name.contains([' ', ':', '{', '~', '*', '\\', '<']);
     let ours = ["src/", "tests/", "scripts/", "docs/", "fixtures/", "examples/"];
-    plain && (name.ends_with(".rs") || ours.iter().any(|folder| name.starts_with(folder)))
+    plain
+        && (Path::new(name).extension().is_some_and(|end| end == "rs")
+            || ours.iter().any(|folder| name.starts_with(folder)))
 }
 
 fn root() -> &'static Path {
