@@ -144,12 +144,9 @@ pub async fn run(
 fn line(frame: Frame, limit: usize) -> Input {
     match frame {
         Frame::Line(line) => Input::Line(line),
-        Frame::TooLong { id, is_request, len } => Input::TooLong {
-            id: id.and_then(|id| Id::from_json(&id)),
-            is_request,
-            length: u64::try_from(len).unwrap_or(u64::MAX),
-            limit,
-        },
+        Frame::TooLong { id, is_request, len } => {
+            Input::TooLong { id: id.and_then(|id| Id::from_json(&id)), is_request, length: len, limit }
+        }
     }
 }
 
@@ -205,7 +202,7 @@ impl Hands {
                 tracing::debug!("exchange {exchange}: HTTP {}, {} bytes", head.status, body.len());
             }
             Input::Opened { exchange, head } => {
-                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status)
+                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status);
             }
             Input::Ended { exchange, failure: None } => tracing::debug!("exchange {exchange}: the stream ended"),
             Input::Ended { exchange, failure: Some(failure) } | Input::Failed { exchange, failure } => {

@@ -2,10 +2,10 @@
 //!
 //! reqwest does connections, proxies, TLS and HTTP; what it would decide by itself is decided here:
 //!
-//! - every URL and every address passes one policy ([`guard`](crate::http::guard)), names are looked up under it (`resolver.rs`);
+//! - every URL and every address passes one policy ([`guard`]), names are looked up under it (`resolver.rs`);
 //! - redirects are walked hop by hop (`redirect.rs`); headers, cookies and bodies stay with the origin that they are for;
 //! - bodies are counted after decompression, and a cut one is an error (`response.rs`);
-//! - cookies are kept for the server alone ([`cookies`](crate::http::cookies)); errors are told for people (`error.rs`, `classify.rs`).
+//! - cookies are kept for the server alone ([`cookies`]); errors are told for people (`error.rs`, `classify.rs`).
 //!
 //! Limits of the libraries beneath, stated because they are relied on: a response head over HTTP/1.1 has at most 100 fields
 //! and about 408 KiB, over HTTP/2 16 KiB; a proxy's answer to CONNECT 8 KiB and 100 fields. Interim responses (1xx) are skipped.

@@ -103,6 +103,7 @@ impl Source {
     }
 
     /// The next bytes; `None` at the end or when stdin cannot be read any more. Cancel safe.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a pipe is read into the buffer"))]
     async fn read(&mut self, buffer: &mut BytesMut) -> Option<Bytes> {
         match self {
             #[cfg(target_os = "linux")]
@@ -257,6 +258,7 @@ impl Output {
 
     /// Waits until a writing thread, if there is one, has written all.
     pub async fn finish(&mut self) {
+        #[cfg_attr(not(unix), expect(irrefutable_let_patterns, reason = "elsewhere there are other sinks"))]
         if let Sink::Thread(sender) = &self.sink {
             // All places free again: the thread has taken all chunks; one more, empty, is taken after the last was written.
             let _ = sender.send(Bytes::new()).await;
@@ -321,8 +323,8 @@ impl Sink {
             Self::Pipe(pipe) => pipe.try_write(bytes),
             #[cfg(unix)]
             Self::Socket(socket) => {
-                use rustix::net::SendFlags;
-                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                // No MSG_NOSIGNAL, which macOS lacks: Rust's start-up has SIGPIPE ignored.
+                let flags = rustix::net::SendFlags::DONTWAIT;
                 // Readiness is asked for only after the kernel said that there is no room: the first try costs no wait.
                 Ok(rustix::net::send(socket.get_ref(), bytes, flags)?)
             }
