@@ -45,12 +45,19 @@ pub async fn run(
     state: Option<StateFile>,
     max_message: usize,
 ) -> io::Result<()> {
+    // Made once: what is waited for on every turn should cost nothing on most of them.
     let mut ends = Ends::new()?;
-    let mut parent = Parent::watch();
+    let told = ends.told();
+    let parent = Parent::watch();
+    let parent_gone = parent.gone();
+    let closed = output.closed();
+    tokio::pin!(told, parent_gone, closed);
+    let mut parent_watched = true;
     let mut hands = Hands { transport, output, running: HashMap::new(), state, saving: None, exit: false };
     let mut clock = Clock::start();
     let mut actions = Vec::new();
     let mut stdin_open = true;
+    let mut terminated = false;
     let mut parent_gone_at: Option<Instant> = None;
     let stdin_most = STDIN_HIGH_WATER.saturating_add(max_message);
 
@@ -60,11 +67,18 @@ pub async fn run(
                 .into_iter()
                 .flatten()
                 .min();
+        // Not `biased`: a flood from one side must not keep the other from being heard.
         tokio::select! {
-            biased;
-            () = ends.told() => session.handle(clock.now(), Input::Terminate, &mut actions),
-            () = hands.output.closed() => break,
-            room = hands.output.writable(), if hands.output.waiting() > 0 => room?,
+            () = &mut told, if !terminated => {
+                terminated = true;
+                session.handle(clock.now(), Input::Terminate, &mut actions);
+            }
+            () = &mut closed, if !hands.output.is_deaf() => hands.output.go_deaf(),
+            room = hands.output.writable(), if hands.output.waiting() > 0 => {
+                if room.is_err() {
+                    hands.output.go_deaf();
+                }
+            }
             input = events.recv(), if hands.output.waiting() < HIGH_WATER => {
                 let mut next = input;
                 let mut taken = 0;
@@ -98,7 +112,10 @@ pub async fn run(
                     }
                 }
             }
-            () = parent.gone() => parent_gone_at = Some(Instant::now()),
+            () = &mut parent_gone, if parent_watched => {
+                parent_watched = false;
+                parent_gone_at = Some(Instant::now());
+            }
             () = until(deadline), if deadline.is_some() => {
                 if stdin_open && parent_gone_at.is_some_and(|at| at.elapsed() >= PARENT_GRACE) {
                     parent_gone_at = None;
@@ -110,7 +127,16 @@ pub async fn run(
             }
         }
         hands.carry_out(&mut actions);
-        hands.output.write_now()?;
+        if let Err(error) = hands.output.write_now() {
+            tracing::debug!("stdout: {error}");
+            hands.output.go_deaf();
+        }
+        if hands.output.is_deaf() && !terminated {
+            // Nobody reads any more: the session is ended in good order, and that is all.
+            terminated = true;
+            session.handle(clock.now(), Input::Terminate, &mut actions);
+            hands.carry_out(&mut actions);
+        }
     }
     hands.last_words().await
 }
@@ -118,11 +144,9 @@ pub async fn run(
 fn line(frame: Frame, limit: usize) -> Input {
     match frame {
         Frame::Line(line) => Input::Line(line),
-        Frame::TooLong { id, len, .. } => Input::TooLong {
-            id: id.and_then(|id| Id::from_json(&id)),
-            length: u64::try_from(len).unwrap_or(u64::MAX),
-            limit,
-        },
+        Frame::TooLong { id, is_request, len } => {
+            Input::TooLong { id: id.and_then(|id| Id::from_json(&id)), is_request, length: len, limit }
+        }
     }
 }
 
@@ -178,7 +202,7 @@ impl Hands {
                 tracing::debug!("exchange {exchange}: HTTP {}, {} bytes", head.status, body.len());
             }
             Input::Opened { exchange, head } => {
-                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status)
+                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status);
             }
             Input::Ended { exchange, failure: None } => tracing::debug!("exchange {exchange}: the stream ended"),
             Input::Ended { exchange, failure: Some(failure) } | Input::Failed { exchange, failure } => {

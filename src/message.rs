@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -27,6 +28,8 @@ pub const BRIDGE_ERROR: i64 = -32001;
 
 /// Bytes of an id's text. Ids are kept while their request waits; a longer one is refused.
 pub const MAX_ID: usize = 4096;
+/// Members of one batch; a longer one is refused whole. A member costs more memory than its text.
+pub const MAX_BATCH: usize = 1000;
 
 /// A request id, compared by value and by type: `1`, `1.0` and `1e0` are one id, `"1"` is another (JSON-RPC §4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,6 +148,8 @@ pub enum Invalid {
     NotMessage {
         /// The id, if there was a usable one.
         id: Option<Id>,
+        /// It was meant as a response: the id is then of the other side's request.
+        response: bool,
         /// What is wrong, for people.
         why: &'static str,
     },
@@ -176,16 +181,52 @@ pub fn parse(text: &[u8]) -> Result<Parsed<'_>, Invalid> {
     let text = std::str::from_utf8(text).map_err(|_| Invalid::NotJson)?;
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     if text.starts_with('[') {
-        return serde_json::from_str(text).map(Parsed::Batch).map_err(|_| Invalid::NotJson);
+        let members: Members = serde_json::from_str(text).map_err(|_| Invalid::NotJson)?;
+        return members.0.map(Parsed::Batch).ok_or(Invalid::NotMessage {
+            id: None,
+            response: false,
+            why: "a batch must not have more than 1000 members",
+        });
     }
     parse_one(text).map(Parsed::One)
+}
+
+/// The members of a batch; `None` if there are more than [`MAX_BATCH`].
+struct Members<'a>(Option<Vec<&'a RawValue>>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = seq.next_element::<&RawValue>()? {
+                    if members.len() == MAX_BATCH {
+                        // To the end: only then it is known to be JSON.
+                        while seq.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Members(None));
+                    }
+                    members.push(member);
+                }
+                Ok(Members(Some(members)))
+            }
+        }
+        deserializer.deserialize_seq(Collect)
+    }
 }
 
 /// Reads the top level of one message that is known not to be a batch.
 pub fn parse_one(text: &str) -> Result<Message<'_>, Invalid> {
     let envelope: Envelope = serde_json::from_str(text).map_err(|error| classify(&error, text))?;
     let id = envelope.id.and_then(|raw| Id::from_json(raw.get()));
-    let invalid = |why| Err(Invalid::NotMessage { id: id.clone(), why });
+    let response = envelope.method.is_none() && (envelope.result.is_some() || envelope.error.is_some());
+    let invalid = |why| Err(Invalid::NotMessage { id: id.clone(), response, why });
     if envelope.jsonrpc.is_none_or(|version| version.get() != "\"2.0\"") {
         return invalid("\"jsonrpc\" must be \"2.0\"");
     }
@@ -194,7 +235,11 @@ pub fn parse_one(text: &str) -> Result<Message<'_>, Invalid> {
     {
         return invalid("\"params\" must be an object");
     }
-    match (envelope.method, envelope.result, envelope.error) {
+    // Some servers write the member that does not apply as null.
+    let absent = |member: Option<&RawValue>| member.is_none_or(|raw| raw.get() == "null");
+    let error = envelope.error.filter(|_| envelope.result.is_none() || !absent(envelope.error));
+    let result = envelope.result.filter(|_| error.is_none() || !absent(envelope.result));
+    match (envelope.method, result, error) {
         (Some(method), None, None) => {
             let Ok(method) = serde_json::from_str::<BorrowedText>(method.get()) else {
                 return invalid("\"method\" must be a string");
@@ -202,7 +247,9 @@ pub fn parse_one(text: &str) -> Result<Message<'_>, Invalid> {
             match (envelope.id, id) {
                 (None, _) => Ok(Message::Notification(Notification { method: method.0, params: envelope.params })),
                 (Some(_), Some(id)) => Ok(Message::Request(Request { id, method: method.0, params: envelope.params })),
-                (Some(_), None) => Err(Invalid::NotMessage { id: None, why: "\"id\" must be a string or a number" }),
+                (Some(_), None) => {
+                    Err(Invalid::NotMessage { id: None, response, why: "\"id\" must be a string or a number" })
+                }
             }
         }
         (None, Some(result), None) if id.is_some() => {
@@ -230,11 +277,54 @@ fn classify(error: &serde_json::Error, text: &str) -> Invalid {
         return Invalid::NotJson;
     }
     // A scalar, or a member given twice. The rest of the text was not looked at yet: it may still be broken.
-    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
         return Invalid::NotJson;
     }
-    let why = if text.starts_with('{') { "a member is given twice" } else { "a message must be an object" };
-    Invalid::NotMessage { id: None, why }
+    let Ok(loose) = serde_json::from_str::<Loose>(text) else {
+        return Invalid::NotMessage { id: None, response: false, why: "a message must be an object" };
+    };
+    let id = loose.id.filter(|_| loose.ids == 1).and_then(|raw| Id::from_json(raw.get()));
+    Invalid::NotMessage { id, response: loose.outcome && !loose.method, why: "a member is given twice" }
+}
+
+/// What can be read of an object whose members may stand twice.
+#[derive(Default)]
+struct Loose<'a> {
+    id: Option<&'a RawValue>,
+    ids: usize,
+    method: bool,
+    outcome: bool,
+}
+
+impl<'de> Deserialize<'de> for Loose<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Loose<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loose<'de>, A::Error> {
+                let mut loose = Loose::default();
+                while let Some(name) = map.next_key::<BorrowedText>()? {
+                    let value: &RawValue = map.next_value()?;
+                    match &*name.0 {
+                        "id" => {
+                            loose.id = Some(value);
+                            loose.ids += 1;
+                        }
+                        "method" => loose.method = true,
+                        "result" | "error" => loose.outcome = true,
+                        _ => {}
+                    }
+                }
+                Ok(loose)
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
 }
 
 /// The text as one line: outer white space gone, line breaks inside replaced, and the characters that some readers take for
@@ -246,9 +336,9 @@ pub fn one_line(text: Bytes) -> Bytes {
         text.slice_ref(slice)
     };
     let awkward = memchr::memchr2(b'\n', b'\r', &trimmed).is_some()
-        || memchr::memmem::find(&trimmed, b"\xE2\x80\xA8").is_some()
-        || memchr::memmem::find(&trimmed, b"\xE2\x80\xA9").is_some()
-        || memchr::memmem::find(&trimmed, b"\xC2\x85").is_some();
+        || memchr::memchr2_iter(0xE2, 0xC2, &trimmed).any(|at| {
+            trimmed.get(at..).is_some_and(|rest| matches!(rest, [0xE2, 0x80, 0xA8 | 0xA9, ..] | [0xC2, 0x85, ..]))
+        });
     if !awkward {
         return trimmed;
     }
@@ -389,6 +479,11 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":{},"method":"a"}"#, "invalid null"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"a","params":"x"}"#, "invalid 1"),
             (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, "invalid 1"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#, "invalid 1"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":null}"#, "result 1"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{"code":-1,"message":"x"}}"#, "error 1"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":null,"error":null}"#, "result 1"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":null}"#, "invalid 1"),
             (r#"{"jsonrpc":"2.0","id":1}"#, "invalid 1"),
             (r#"{"jsonrpc":"2.0","result":1}"#, "invalid null"),
         ];
@@ -396,6 +491,33 @@ mod tests {
             assert_eq!(kind(text), expected, "{text}");
         }
         assert!(matches!(parse(b"{\"a\":\"\xff\"}"), Err(Invalid::NotJson)));
+    }
+
+    #[test]
+    fn a_broken_response_is_told_from_a_broken_request() {
+        let table = [
+            (r#"{"id":1,"result":1}"#, Some(true)),
+            (r#"{"id":1,"method":"a"}"#, Some(false)),
+            (r#"{"jsonrpc":"2.0","id":1,"result":1,"result":2}"#, Some(true)),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"a","result":2}"#, Some(false)),
+            (r#"{"jsonrpc":"2.0","id":1,"result":1,"result":2"#, None),
+        ];
+        for (text, expected) in table {
+            let is_response = match parse(text.as_bytes()) {
+                Err(Invalid::NotMessage { response, .. }) => Some(response),
+                Err(Invalid::NotJson) => None,
+                Ok(_) => panic!("{text} is broken"),
+            };
+            assert_eq!(is_response, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_bounded_before_it_costs_memory() {
+        let array = |members: usize| format!("[{}1]", "1,".repeat(members - 1));
+        assert_eq!(kind(&array(MAX_BATCH)), "batch of 1000");
+        assert_eq!(kind(&array(MAX_BATCH + 1)), "invalid null");
+        assert_eq!(kind(&array(MAX_BATCH + 1).replace(']', "")), "not json");
     }
 
     #[test]

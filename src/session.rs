@@ -16,19 +16,25 @@
 //!             └──────────┤ session gone: after one re-initialize│
 //!                        └──► error ────────────────────────────┘
 //! ```
-//! The rooms: [`client`](self) lines in `client.rs`, server messages in `server.rs`, how exchanges end and what is
-//! repeated in `recovery.rs`, the legacy session (initialize, session id, notification stream) in `link.rs`, start, stop
-//! and time in `life.rs`, tool annotations and rules in `tools.rs`.
+//! The rooms: the client's lines in `client.rs`, what wants no answer in `forward.rs`, server messages in `server.rs`; how
+//! exchanges end and what is repeated in `recovery.rs`, with its error texts in `trouble.rs` and the signs of a lost session in
+//! `gone.rs`; the legacy session in `link.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
+//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`.
 
 mod batch;
 mod client;
+mod forward;
+mod gone;
+mod http_sse;
 mod life;
 mod link;
+mod listen;
 mod pending;
 mod recovery;
 mod server;
 mod timers;
 mod tools;
+mod trouble;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -43,15 +49,17 @@ pub use self::life::{Memory, Remembered};
 pub use self::tools::ToolRules;
 
 use self::batch::Batches;
+use self::forward::Forwards;
 use self::link::Link;
-use self::pending::{Key, Pending};
+use self::pending::{Counted, Key, Pending};
 use self::server::ServerRequests;
 use self::timers::Timers;
 use self::tools::Tools;
 
-/// Requests of the client that may wait for their answers at one time. Beyond it, stdin is not read (R8).
+/// Requests of the client that may wait for their answers at one time, and as many other messages of its that may be on
+/// their way. Beyond it, stdin is not read (R8).
 pub const MAX_PENDING: usize = 16_384;
-/// Bytes of requests that may wait for their answers at one time. Beyond it, stdin is not read (R8).
+/// Bytes of both together. Beyond it, stdin is not read (R8).
 pub const MAX_PENDING_BYTES: usize = 256 << 20;
 
 /// Names one HTTP exchange that the session asked for.
@@ -119,6 +127,8 @@ pub enum Input {
     TooLong {
         /// The id, if it could be read.
         id: Option<Id>,
+        /// It names a method: with an id it is a request, else a notification. Without, an id is of the server's request.
+        is_request: bool,
         /// The line's length in bytes.
         length: u64,
         /// The limit it broke, in bytes.
@@ -357,7 +367,7 @@ enum Purpose {
     /// A broken answer stream, taken up again.
     Resume(Key),
     /// A notification or a response of the client.
-    Forward(client::Forward),
+    Forward(forward::Forward),
     /// `notifications/initialized`: later messages wait for it (R7).
     Greeting,
     /// The notification stream of a legacy server.
@@ -374,10 +384,11 @@ enum Purpose {
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
-    pending: HashMap<Key, Pending>,
+    pending: Counted<Key, Pending>,
     by_id: HashMap<Id, Key>,
     pending_bytes: usize,
-    exchanges: HashMap<ExchangeId, Purpose>,
+    exchanges: Counted<ExchangeId, Purpose>,
+    forwards: Forwards,
     timers: Timers,
     link: Link,
     tools: Tools,
@@ -400,10 +411,11 @@ impl Session {
         let link = Link::new(settings.strategy, memory.as_ref());
         Self {
             settings,
-            pending: HashMap::new(),
+            pending: Counted::default(),
             by_id: HashMap::new(),
             pending_bytes: 0,
-            exchanges: HashMap::new(),
+            exchanges: Counted::default(),
+            forwards: Forwards::default(),
             timers: Timers::default(),
             link,
             tools: Tools::default(),
@@ -426,7 +438,9 @@ impl Session {
         std::mem::swap(&mut self.out, actions);
         match input {
             Input::Line(line) => self.on_line(line),
-            Input::TooLong { id, length, limit } => self.on_too_long(id.as_ref(), length, limit),
+            Input::TooLong { id, is_request, length, limit } => {
+                self.on_too_long(id.as_ref(), is_request, length, limit)
+            }
             Input::ClientGone => self.on_client_gone(self.settings.drain),
             Input::Terminate => self.on_client_gone(Duration::ZERO),
             Input::Answer { exchange, head, body } => self.on_answer(exchange, &head, body),
@@ -451,7 +465,10 @@ impl Session {
 
     /// False while so much waits for the server that stdin should not be read.
     pub fn accepts_lines(&self) -> bool {
-        self.pending.len() < MAX_PENDING && self.pending_bytes < MAX_PENDING_BYTES
+        self.pending.len() < MAX_PENDING
+            && self.forwards.count < MAX_PENDING
+            && self.link.queue.len() < MAX_PENDING
+            && self.pending_bytes + self.forwards.bytes < MAX_PENDING_BYTES
     }
 
     /// Requests of the client (and our own) that have no answer yet.

@@ -21,8 +21,9 @@ use crate::sse;
 
 /// Bytes of an error body that are read.
 const MAX_ERROR_BODY: usize = 1 << 20;
-/// Exchanges that may be at the start at one time: more would only be more connections (HTTP/1.1), not more speed.
-const MAX_STARTING: usize = 100;
+/// Up to so many exchanges start at once. Beyond, so many more may be at their start at one time: more would only be more
+/// connections (HTTP/1.1), not more speed.
+const MAX_STARTING: usize = 64;
 /// An exchange that has no answer after this time gives its place to the next, so that slow calls do not hold up fast ones.
 const STARTING_TIME: Duration = Duration::from_millis(100);
 /// Files that the process needs beside its connections.
@@ -54,6 +55,7 @@ struct Inner {
     max_message: usize,
     starting: Semaphore,
     in_flight: Semaphore,
+    in_flight_most: usize,
     events: mpsc::Sender<Input>,
 }
 
@@ -75,7 +77,8 @@ impl Transport {
             post_headers.insert(name, value.clone());
             get_headers.insert(name, value.clone());
         }
-        let in_flight = Semaphore::new(open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT));
+        let in_flight_most = open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT);
+        let in_flight = Semaphore::new(in_flight_most);
         let starting = Semaphore::new(MAX_STARTING);
         Self {
             inner: Arc::new(Inner {
@@ -88,6 +91,7 @@ impl Transport {
                 max_message,
                 starting,
                 in_flight,
+                in_flight_most,
                 events,
             }),
         }
@@ -152,6 +156,9 @@ impl Inner {
 
     /// Sends, with a bound on how many connections are opened at once.
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if self.in_flight_most - self.in_flight.available_permits() <= MAX_STARTING {
+            return self.client.send(request).await;
+        }
         let starting = self.starting.acquire().await.ok();
         let mut sending = std::pin::pin!(self.client.send(request));
         tokio::select! {

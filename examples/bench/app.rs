@@ -33,7 +33,7 @@ use results::{DIRECT, Results};
 use session::Kind;
 
 /// Rounds of a full and of a quick run, for our bridges and for peers.
-const ROUNDS: (usize, usize) = (5, 3);
+const ROUNDS: (usize, usize) = (5, 2);
 const QUICK_ROUNDS: (usize, usize) = (2, 1);
 /// Rounds of cases whose figures hardly differ from round to round.
 const STEADY_ROUNDS: usize = 2;

@@ -62,6 +62,7 @@ Exit codes: 0 the client ended the session, 1 failed, 2 wrong arguments.
 
 /// The arguments as typed. A flag that is meant once is a list too: as in mcp-remote, its first value counts.
 #[derive(Parser, Debug)]
+#[allow(rustdoc::broken_intra_doc_links)] // defaults stand in brackets: the text is the help
 #[command(
     name = "mcp-drawbridge",
     version,

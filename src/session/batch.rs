@@ -28,6 +28,11 @@ impl Batches {
         self.last
     }
 
+    /// No batch waits for responses.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// One of the responses, or `None` for a member that will have none (it was cancelled).
     /// Gives the array once it is whole; an array without members is not sent (JSON-RPC §6).
     pub(super) fn add(&mut self, batch: BatchId, part: Option<Bytes>) -> Option<Bytes> {

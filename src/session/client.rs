@@ -7,28 +7,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::batch::BatchId;
+use super::life::Closing;
 use super::link::Item;
 use super::pending::{Key, Origin, Pending, State};
-use super::recovery::Trouble;
 use super::tools::Verdict;
+use super::trouble;
 use super::{Level, Outgoing, Purpose, Session, Target, Verb};
 use crate::era::{self, ModernHeaders};
 use crate::message::{self, Id, Invalid, Message, Notification, Parsed, Request, Response};
-
-/// Members of one batch; a longer one is refused whole.
-const MAX_BATCH: usize = 1000;
-
-/// A message of the client that wants no response: a notification, or its response to a request of the server.
-#[derive(Debug, Clone)]
-pub(super) struct Forward {
-    pub(super) text: Bytes,
-    pub(super) modern: Option<ModernHeaders>,
-    /// The session whose request a response answers: in another session it means nothing.
-    pub(super) only_generation: Option<u32>,
-    pub(super) repeats: u32,
-    /// The session that it was sent in, if it had an id.
-    pub(super) sent_in: Option<u32>,
-}
 
 #[derive(Deserialize)]
 struct Cancelled<'a> {
@@ -55,23 +41,40 @@ impl Session {
         }
     }
 
-    pub(super) fn on_too_long(&mut self, id: Option<&Id>, length: u64, limit: usize) {
-        let id = id.filter(|id| !self.by_id.contains_key(*id));
+    pub(super) fn on_too_long(&mut self, id: Option<&Id>, is_request: bool, length: u64, limit: usize) {
+        if let Some(id) = id.filter(|_| !is_request)
+            && self.answer_for_client(id, "the client's answer is larger than the bridge takes")
+        {
+            return self.log(Level::Warn, format!("an answer of the client has {length} bytes; the limit is {limit}"));
+        }
+        let id = id.filter(|id| is_request && !self.by_id.contains_key(*id));
         let text = format!("the message has {length} bytes; the limit is {limit} bytes (--max-message raises it)");
         self.write(message::error_response(
             id,
             message::INVALID_REQUEST,
             &text,
-            Some(&super::recovery::data("too-large", None, None)),
+            Some(&trouble::data("too-large", None, None)),
         ));
     }
 
+    /// The client answered a request of the server with something that cannot be passed on. The server must not wait for it.
+    fn answer_for_client(&mut self, id: &Id, why: &str) -> bool {
+        let Some(known) = self.server_requests.take(id) else { return false };
+        let id = known.original.as_ref().unwrap_or(id);
+        let text = message::error_response(Some(id), message::BRIDGE_ERROR, why, None);
+        self.hand_over(text, None, Some(known.generation));
+        true
+    }
+
     /// The answer to something that is no message. An id that is in use stays with its request.
-    fn refusal(&self, invalid: &Invalid) -> Bytes {
+    fn refusal(&mut self, invalid: &Invalid) -> Bytes {
         match invalid {
             Invalid::NotJson => message::error_response(None, message::PARSE_ERROR, "the line is not valid JSON", None),
-            Invalid::NotMessage { id, why } => {
-                let id = id.as_ref().filter(|id| !self.by_id.contains_key(*id));
+            Invalid::NotMessage { id, response, why } => {
+                if let (true, Some(id)) = (*response, id) {
+                    self.answer_for_client(id, "the client's answer is not a valid JSON-RPC message");
+                }
+                let id = id.as_ref().filter(|id| !*response && !self.by_id.contains_key(*id));
                 let text = format!("not a JSON-RPC 2.0 message: {why}");
                 message::error_response(id, message::INVALID_REQUEST, &text, None)
             }
@@ -80,10 +83,9 @@ impl Session {
 
     /// Splits a batch. Only a client of 2025-03-26 knows arrays as answers; any other gets one line a response.
     fn client_batch(&mut self, line: &Bytes, members: &[&RawValue]) {
-        if members.is_empty() || members.len() > MAX_BATCH {
-            let why =
-                if members.is_empty() { "a batch must not be empty" } else { "the batch has more than 1000 members" };
-            let refusal = self.refusal(&Invalid::NotMessage { id: None, why });
+        if members.is_empty() {
+            let why = "a batch must not be empty";
+            let refusal = self.refusal(&Invalid::NotMessage { id: None, response: false, why });
             self.write(refusal);
             return;
         }
@@ -91,7 +93,7 @@ impl Session {
             members.iter().map(|raw| (line.slice_ref(raw.get().as_bytes()), message::parse_one(raw.get()))).collect();
         let wants_answer = |member: &Result<Message, Invalid>| matches!(member, Ok(Message::Request(_)) | Err(_));
         let answers = parsed.iter().filter(|(_, member)| wants_answer(member)).count();
-        let as_array = answers > 0 && self.link.version.as_deref() == Some(era::BATCHING);
+        let as_array = answers > 0 && self.link.takes_batches;
         let batch = as_array.then(|| self.batches.open(answers));
         for (text, member) in parsed {
             match member {
@@ -116,6 +118,8 @@ impl Session {
     fn client_message(&mut self, message: Message<'_>, text: Bytes, batch: Option<BatchId>) {
         match message {
             Message::Request(request) => self.client_request(&request, text, batch),
+            // The way to the server is closed already.
+            _ if matches!(self.closing, Some(Closing::Goodbye | Closing::Done)) => {}
             Message::Notification(notification) => self.client_notification(&notification, text),
             Message::Response(response) => self.client_response(&response, text),
         }
@@ -138,18 +142,23 @@ impl Session {
         if request.method == "tools/call" {
             let call = request.params.and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok());
             pending.tool = call.map(|call| call.name.into());
-            pending.repeatable = pending.tool.as_deref().is_some_and(|tool| self.tools.is_repeatable(tool));
             verdict = self.tools.verdict(&self.settings.tools, pending.tool.as_deref());
         }
         if let Verdict::Refused(why) = verdict {
             return self.respond(batch, refuse(message::INVALID_PARAMS, &why));
         }
         let modern = pending.modern.is_some();
+        if modern && let Some(batch) = pending.batch.take() {
+            // That era knows no batches, and some of its requests are answered only at their end.
+            self.leave_batch(batch);
+        }
         let key = self.add(pending);
         if let Some(limit) = self.settings.request_timeout
             && request.method != "initialize"
         {
             self.timers.request(self.now + limit, key);
+            let pending = &self.pending;
+            self.timers.prune_requests(pending.len(), |key| pending.contains_key(&key));
         }
         match verdict {
             Verdict::Unknown => self.hold_for_tools(key),
@@ -164,13 +173,10 @@ impl Session {
         match &*notification.method {
             "notifications/cancelled" => self.client_cancels(notification, text),
             "notifications/initialized" if modern.is_none() => {
-                self.link.initialized = Some(text.clone());
+                self.link.initialized = Some(Bytes::copy_from_slice(&text));
                 self.enqueue(Item::Initialized(text));
             }
-            _ => {
-                let forward = Forward { text, modern, only_generation: None, repeats: 0, sent_in: None };
-                if forward.modern.is_some() { self.forward(forward) } else { self.enqueue(Item::Forward(forward)) }
-            }
+            _ => self.hand_over(text, modern, None),
         }
     }
 
@@ -183,26 +189,26 @@ impl Session {
             .and_then(|params| Id::from_json(params.request_id.get()));
         let Some(key) = id.and_then(|id| self.by_id.get(&id).copied()) else { return };
         let Some(pending) = self.pending.get(&key) else { return };
-        if pending.origin != Origin::Client || &*pending.method == "initialize" {
+        if pending.origin != Origin::Client || pending.is_handshake() {
             return; // 2025-11-25 "Cancellation": initialize must not be cancelled
         }
-        let tell = pending.modern.is_none() && pending.was_sent();
+        // A session that is gone does not know it either.
+        let tell = pending.modern.is_none() && pending.was_sent() && pending.generation == self.link.generation;
+        let exchange = pending.exchange();
         if tell {
-            self.enqueue(Item::Forward(Forward {
-                text,
-                modern: None,
-                only_generation: Some(self.link.generation),
-                repeats: 0,
-                sent_in: None,
-            }));
+            self.hand_over(text, None, Some(self.link.generation));
         }
-        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
+        if let Some(exchange) = exchange {
             self.abort(exchange);
         }
-        if let Some(pending) = self.remove(key)
-            && let Some(batch) = pending.batch
-            && let Some(line) = self.batches.add(batch, None)
-        {
+        if let Some(batch) = self.remove(key).and_then(|pending| pending.batch) {
+            self.leave_batch(batch);
+        }
+    }
+
+    /// A member of a batch that has no response in its array.
+    fn leave_batch(&mut self, batch: BatchId) {
+        if let Some(line) = self.batches.add(batch, None) {
             self.write(line);
         }
     }
@@ -215,22 +221,7 @@ impl Session {
             Some(original) => message::with_id(&text, original).unwrap_or(text),
             None => text,
         };
-        let forward =
-            Forward { text, modern: None, only_generation: Some(known.generation), repeats: 0, sent_in: None };
-        self.enqueue(Item::Forward(forward));
-    }
-
-    /// Sends a message that wants no response.
-    pub(super) fn forward(&mut self, mut forward: Forward) {
-        if forward.only_generation.is_some_and(|generation| generation != self.link.generation) {
-            return self.log(Level::Debug, "dropped a message that belongs to a session that is gone");
-        }
-        let mut outgoing = self.outgoing(Verb::Post, forward.text.clone());
-        if forward.modern.is_some() {
-            outgoing = modern_post(forward.text.clone(), forward.modern.clone());
-        }
-        forward.sent_in = outgoing.session_id.as_ref().map(|_| self.link.generation);
-        self.start(Purpose::Forward(forward), outgoing);
+        self.hand_over(text, None, Some(known.generation));
     }
 
     /// Sends a request, for the first time or again.
@@ -239,19 +230,18 @@ impl Session {
         let text = pending.text.clone();
         let outgoing = match &pending.modern {
             Some(modern) => modern_post(text, Some(modern.clone())),
-            None if &*pending.method == "initialize" => {
+            None if pending.is_handshake() => {
                 // A new session has no id yet, and its version is what this message asks for.
                 Outgoing { session_id: None, version: None, ..self.outgoing(Verb::Post, text) }
             }
             None => self.outgoing(Verb::Post, text),
         };
         let exchange = self.start(Purpose::Request(key), outgoing);
-        let generation = self.link.generation;
-        let in_session = self.link.session_id.is_some();
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Sent(exchange);
-            pending.in_session = in_session && pending.modern.is_none();
-            pending.generation = generation;
+            pending.generation = self.link.generation;
+            pending.in_session = self.link.in_session();
+            pending.sent_at = self.now;
             pending.last_event_id = None;
             pending.stream_spoke = false;
         }
@@ -325,31 +315,10 @@ impl Session {
             Item::Initialized(text) => self.greet(text),
         }
     }
-
-    /// Ends a request with an error of the bridge.
-    pub(super) fn fail(&mut self, key: Key, trouble: &Trouble) {
-        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
-            self.abort(exchange);
-        }
-        let Some(pending) = self.remove(key) else { return };
-        match pending.origin {
-            Origin::Client => {
-                let response = trouble.response(&pending.id);
-                self.respond(pending.batch, response);
-                if &*pending.method == "initialize" && pending.modern.is_none() {
-                    self.initialize_failed(trouble);
-                }
-            }
-            Origin::Reopen => self.reopen_failed(trouble),
-            Origin::ListTools => self.tools_unknown(trouble),
-            Origin::Replay | Origin::Ping => {
-                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.message))
-            }
-        }
-    }
 }
 
-fn modern_post(body: Bytes, modern: Option<ModernHeaders>) -> Outgoing {
+/// A message of the modern era: it knows no session.
+pub(super) fn modern_post(body: Bytes, modern: Option<ModernHeaders>) -> Outgoing {
     Outgoing {
         verb: Verb::Post,
         target: Target::Server,

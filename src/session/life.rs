@@ -5,11 +5,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::link::Phase;
+use super::forward::Forwards;
+use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
-use super::recovery::Trouble;
-use super::timers::{Due, Timer};
+use super::recovery::PATIENCE;
+use super::server::cancelled;
+use super::timers::{Due, Timer, Timers};
+use super::trouble::Trouble;
 use super::{Action, ExchangeId, Level, Outgoing, Purpose, Session, Verb};
+use crate::era;
 use crate::message::{self, Id};
 
 use bytes::Bytes;
@@ -18,6 +22,10 @@ use bytes::Bytes;
 const GOODBYE: Duration = Duration::from_millis(1500);
 /// Least time that a ping may take.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// Least pause between pings.
+const PING_LEAST: Duration = Duration::from_secs(1);
+/// Least time between two looks at a server that does not answer `initialize`.
+const CONNECT_LEAST: Duration = Duration::from_secs(1);
 /// Bytes of a remembered answer.
 const MAX_REMEMBERED: usize = 256 * 1024;
 
@@ -30,6 +38,14 @@ pub struct Memory {
     pub requested: String,
     /// The result of `initialize`, as JSON text.
     pub result: String,
+}
+
+impl Memory {
+    /// The version in the remembered answer is the one with batches.
+    fn takes_batches(&self) -> bool {
+        serde_json::from_str::<InitializeParams>(&self.result)
+            .is_ok_and(|result| result.protocol_version == era::BATCHING)
+    }
 }
 
 /// A transport that worked.
@@ -65,14 +81,22 @@ impl Session {
     /// The client says `initialize`. It goes out as it came (design decision 7).
     pub(super) fn on_initialize(&mut self, key: Key, params: Option<&RawValue>) {
         match self.link.phase {
-            Phase::Opening(_) => {
+            Phase::Opening(other) if self.pending.get(&other).is_some_and(|other| other.origin == Origin::Client) => {
                 let trouble = Trouble::new("busy", "another initialize is still under way");
                 if let Some(pending) = self.remove(key) {
                     self.respond(pending.batch, trouble.response(&pending.id));
                 }
                 return;
             }
-            Phase::Idle => {}
+            Phase::Opening(ours) => {
+                // The client starts anew, and will have the answer that we were after.
+                if let Some(exchange) = self.remove(ours).as_ref().and_then(Pending::exchange) {
+                    self.abort(exchange);
+                }
+                self.restart_link();
+            }
+            // What was sent before belongs to no session.
+            Phase::Idle => self.link.generation += 1,
             _ => {
                 // A client that starts anew: the old session ends.
                 self.say_goodbye();
@@ -81,7 +105,9 @@ impl Session {
             }
         }
         let Some(pending) = self.pending.get(&key) else { return };
-        self.link.initialize = Some(pending.text.clone());
+        // A copy, which does not hold on to all that was read from stdin with it.
+        self.link.initialize = Some(Bytes::copy_from_slice(&pending.text));
+        self.link.initialized = None;
         self.link.requested = params
             .and_then(|params| serde_json::from_str::<InitializeParams>(params.get()).ok())
             .map(|params| params.protocol_version);
@@ -99,9 +125,28 @@ impl Session {
             Origin::Client if self.answer_from_memory(key) => {
                 self.log(Level::Warn, format!("{}; the client got the answer of the last run", trouble.message));
             }
-            Origin::Reopen if self.link.forever => {}
-            _ => self.fail(key, &trouble),
+            Origin::Reopen if self.link.forever => self.try_initialize_again(key, trouble),
+            _ => return self.fail(key, &trouble),
         }
+        let next = self.now + self.settings.initialize_timeout.max(CONNECT_LEAST);
+        self.timers.at(next, Timer::Initialize(key));
+    }
+
+    /// The client has an answer; a server that is silent is asked again.
+    fn try_initialize_again(&mut self, key: Key, trouble: Trouble) {
+        let Some(pending) = self.pending.get(&key) else { return };
+        let silent = pending.state != State::Waiting
+            && self.now >= pending.sent_at + self.settings.initialize_timeout.max(CONNECT_LEAST);
+        if !silent {
+            return;
+        }
+        if let Some(exchange) = pending.exchange() {
+            self.abort(exchange);
+        }
+        self.close_sse(None);
+        self.link.network_down = Some(trouble);
+        let pause = self.backoff(key);
+        self.repeat_at(key, pause);
     }
 
     /// Answers `initialize` as the server did in an earlier run. From here on the request is ours, and goes on until the server
@@ -116,8 +161,22 @@ impl Session {
         let response = message::result_response(&pending.id, &memory.result);
         self.link.known = Some(memory.result.as_str().into());
         self.link.forever = true;
+        self.link.takes_batches = memory.takes_batches();
         self.link.set_reopening();
         self.write(response);
+        // From now on nothing else bounds how long the rest waits.
+        let waiting: Vec<Key> = self
+            .link
+            .queue
+            .iter()
+            .filter_map(|item| if let Item::Request(key) = item { Some(*key) } else { None })
+            .collect();
+        for key in waiting {
+            if let Some(pending) = self.pending.get_mut(&key) {
+                pending.queued_at = self.now;
+            }
+            self.timers.at(self.now + PATIENCE, Timer::Patience(key));
+        }
         true
     }
 
@@ -151,17 +210,15 @@ impl Session {
             Timer::Retry(key) => self.retry(key),
             Timer::Patience(key) => self.patience_over(key),
             Timer::Initialize(key) => self.initialize_due(key),
-            Timer::Listen => self.listen_again(),
+            Timer::Listen(serial) if serial == self.link.listen_timer => self.listen_again(),
+            Timer::Listen(_) => {}
             Timer::HeadStart(generation) => self.head_start_over(generation),
-            Timer::Greeting(exchange) => {
-                if matches!(self.exchanges.get(&exchange), Some(Purpose::Greeting)) {
-                    self.greeting_done();
-                }
-            }
+            Timer::Greet(generation) => self.greet_again(generation),
+            Timer::Greeting(generation) => self.greeting_over(generation),
             Timer::Endpoint(exchange) => self.endpoint_overdue(exchange),
             Timer::Later => self.send_later_forwards(),
             Timer::KeepAlive => self.keep_alive(),
-            Timer::Ping(key) => self.ping_overdue(key),
+            Timer::Own(key) => self.own_overdue(key),
             Timer::Drain => self.stop_waiting(),
             Timer::Goodbye => self.leave(),
         }
@@ -175,49 +232,70 @@ impl Session {
 
     fn request_due(&mut self, key: Key) {
         let text = format!("{} did not answer in time", self.settings.server);
+        let Some(pending) = self.pending.get(&key) else { return };
+        // 2025-11-25 "Timeouts": the server is told.
+        if pending.modern.is_none() && pending.was_sent() && pending.generation == self.link.generation {
+            let notice = cancelled(&pending.id, "time-out");
+            let generation = pending.generation;
+            self.hand_over(notice, None, Some(generation));
+        }
         self.fail(key, &Trouble::new("timeout", text).hint("--request-timeout changes the limit"));
     }
 
+    /// A request of our own, which only we would miss.
+    fn own_overdue(&mut self, key: Key) {
+        let Some(pending) = self.pending.get(&key) else { return };
+        let ping = pending.origin == Origin::Ping;
+        self.fail(key, &Trouble::new("timeout", format!("{} did not answer in time", self.settings.server)));
+        if ping {
+            self.ping_overdue();
+        }
+    }
+
     pub(super) fn arm_keep_alive(&mut self) {
-        if let Some(interval) = self.settings.keep_alive
+        if let Some(interval) = self.keep_alive_interval()
             && !std::mem::replace(&mut self.link.keep_alive_armed, true)
         {
             self.timers.at(self.now + interval, Timer::KeepAlive);
         }
     }
 
+    fn keep_alive_interval(&self) -> Option<Duration> {
+        self.settings.keep_alive.map(|interval| interval.max(PING_LEAST))
+    }
+
     /// C5: pings only a connection that is idle.
     fn keep_alive(&mut self) {
-        let Some(interval) = self.settings.keep_alive else { return };
+        if self.closing.is_some() {
+            return;
+        }
+        let Some(interval) = self.keep_alive_interval() else { return };
         let mut next = self.last_activity + interval;
         if next <= self.now {
             next = self.now + interval;
-            if self.link.phase == Phase::Ready && self.closing.is_none() {
+            if self.link.phase == Phase::Ready {
                 self.ping(interval.max(PING_PATIENCE));
             }
         }
         self.timers.at(next, Timer::KeepAlive);
     }
 
+    /// One ping at a time.
     fn ping(&mut self, patience: Duration) {
-        let text = Bytes::from_static(b"{\"jsonrpc\":\"2.0\",\"method\":\"ping\"}");
-        if let Some(key) = self.own_request(Origin::Ping, "ping", &text) {
-            self.timers.at(self.now + patience, Timer::Ping(key));
+        if self.link.ping.is_some_and(|key| self.pending.contains_key(&key)) {
+            return;
         }
+        let text = Bytes::from_static(b"{\"jsonrpc\":\"2.0\",\"method\":\"ping\"}");
+        self.link.ping = self.own_request(Origin::Ping, "ping", &text, patience);
     }
 
     /// A ping without answer: the connection is dead and does not know it.
-    fn ping_overdue(&mut self, key: Key) {
-        let Some(pending) = self.pending.get(&key) else { return };
-        if let Some(exchange) = pending.exchange() {
-            self.abort(exchange);
-        }
-        self.remove(key);
+    fn ping_overdue(&mut self) {
         self.log(Level::Info, "the server does not answer a ping; connecting again");
         match self.sse_stream() {
             Some(stream) => {
                 self.abort(stream);
-                self.sse_over(None);
+                self.sse_over(stream, None);
             }
             None => self.refresh_listen(),
         }
@@ -238,10 +316,12 @@ impl Session {
             .collect();
         for (key, exchange) in resumable {
             self.abort(exchange);
-            if let Some(pending) = self.pending.get_mut(&key) {
-                pending.state = State::ResumeWaiting;
-                self.timers.at(self.now, Timer::Retry(key));
-            }
+            self.resume_at(key, Duration::ZERO);
+        }
+        if let Phase::Opening(key) = self.link.phase
+            && self.pending.get(&key).is_some_and(|pending| pending.state == State::Waiting)
+        {
+            self.open(key);
         }
         if self.sse_stream().is_some() && self.link.phase == Phase::Ready {
             self.ping(PING_PATIENCE / 2);
@@ -269,7 +349,7 @@ impl Session {
         }
         let waits = self.pending.values().any(|pending| pending.origin == Origin::Client);
         let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
-        if !waits && !unsent && self.link.queue.is_empty() {
+        if !waits && !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
             self.stop_waiting();
         }
     }
@@ -291,11 +371,14 @@ impl Session {
             }
         }
         self.link.queue.clear();
+        self.link.later.clear();
         let mut running: Vec<ExchangeId> = self.exchanges.keys().copied().collect();
         running.sort_unstable();
         for exchange in running {
             self.abort(exchange);
         }
+        self.forwards = Forwards::default();
+        self.timers = Timers::default(); // nothing begins any more
         if self.say_goodbye() {
             self.timers.at(self.now + GOODBYE, Timer::Goodbye);
         } else {
@@ -308,10 +391,9 @@ impl Session {
         let has_session = self.link.session_id.is_some() && self.sse_stream().is_none();
         if has_session {
             let outgoing: Outgoing = self.outgoing(Verb::Delete, Bytes::new());
-            let purpose = if self.closing.is_some() { Purpose::Delete } else { Purpose::Tail };
-            let exchange = self.start(purpose, outgoing);
+            let exchange = self.start(Purpose::Delete, outgoing);
             if self.closing.is_none() {
-                self.timers.tail(self.now + GOODBYE, exchange);
+                self.let_end(exchange);
             }
         }
         has_session
@@ -319,18 +401,45 @@ impl Session {
 
     /// Nothing is left to do.
     pub(super) fn leave(&mut self) {
-        if self.closing != Some(Closing::Done) {
-            self.closing = Some(Closing::Done);
-            self.out.push(Action::Exit);
+        if self.closing == Some(Closing::Done) {
+            return;
         }
+        self.closing = Some(Closing::Done);
+        let mut running: Vec<ExchangeId> = self.exchanges.keys().copied().collect();
+        running.sort_unstable();
+        for exchange in running {
+            self.abort(exchange);
+        }
+        self.timers = Timers::default();
+        self.out.push(Action::Exit);
     }
 
-    /// Requests of the client that are in flight, for tests.
+    /// Whether this id of the client waits for its response, for tests.
     #[doc(hidden)]
     pub fn is_pending(&self, id: &Id) -> bool {
         self.by_id
             .get(id)
             .and_then(|key| self.pending.get(key))
             .is_some_and(|pending: &Pending| pending.origin == Origin::Client)
+    }
+
+    /// Whether this id is taken, by the client or by us, for tests.
+    #[doc(hidden)]
+    pub fn is_known(&self, id: &Id) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// Whether nothing is kept of any message, for tests.
+    #[doc(hidden)]
+    pub fn holds_nothing(&self) -> bool {
+        self.pending.is_empty()
+            && self.by_id.is_empty()
+            && self.pending_bytes == 0
+            && self.exchanges.is_empty()
+            && self.forwards.count == 0
+            && self.forwards.bytes == 0
+            && self.batches.is_empty()
+            && self.link.queue.is_empty()
+            && self.link.later.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! The legacy session: transport, `initialize`, session id, notification stream, and opening it again.
+//! The legacy session: transport, `initialize`, session id, and opening it again.
 //!
 //! Order towards the server (R7; MCP 2025-11-25 "Lifecycle" and "Streamable HTTP"): `initialize`, its answer,
 //! `notifications/initialized` and its 202, the GET stream (with a short head start, so that a server that speaks first is
@@ -11,33 +11,32 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::Forward;
+use super::forward::Forward;
+use super::gone::status_says_session_gone;
 use super::life::{Memory, Remembered};
+use super::listen::{self, Listen, ListenState};
 use super::pending::{Key, Origin, Pending};
-use super::recovery::Trouble;
 use super::timers::Timer;
-use super::{ExchangeId, Failure, Head, Level, Outgoing, Purpose, Session, Strategy, Verb};
+use super::trouble::Trouble;
+use super::{ExchangeId, Failure, Head, Level, Purpose, Session, Strategy, Verb};
 use crate::era;
 use crate::message::{self, Id, Outcome};
-use crate::sse::IdChange;
 
 /// How long requests wait for the answer to the first GET.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long later messages wait for the answer to `notifications/initialized`.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the `endpoint` event of HTTP+SSE may take.
-const ENDPOINT_PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an endpoint reference.
-const MAX_ENDPOINT: usize = 8 * 1024;
-/// Pause before the notification stream is opened again, doubled with each failure, and its ceiling.
-const LISTEN_PAUSE: Duration = Duration::from_secs(1);
-const LISTEN_PAUSE_MOST: Duration = Duration::from_secs(30);
-/// A notification stream that lived this long was no failure.
-const LISTEN_HEALTHY: Duration = Duration::from_secs(10);
-/// Sessions lost in a row, without one answer in between, before we stop opening new ones at once.
+/// Pause before `notifications/initialized` is said again to a server that was not reached.
+const GREETING_PAUSE: Duration = Duration::from_millis(300);
+/// Sessions lost in a row that lived shorter than [`HEALTHY`], before we stop opening new ones without being asked.
 const MAX_LOSSES: u32 = 3;
-/// Resource subscriptions that are said again to a new session.
+/// A session that lived this long and answered was none of those.
+const HEALTHY: Duration = Duration::from_secs(10);
+/// Resource subscriptions that are said again to a new session, and bytes of one; the same for the log level.
 const MAX_SUBSCRIPTIONS: usize = 1000;
+const MAX_REPLAYED: usize = 16 * 1024;
+/// How long the answer to one of them may take.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What waits for the session.
 #[derive(Debug)]
@@ -68,21 +67,21 @@ pub(super) enum Phase {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Transport {
+pub(super) enum Transport {
     Streamable,
     Sse { stream: Option<ExchangeId>, endpoint: Option<Box<str>> },
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
-    transport: Transport,
-    may_fall_back: bool,
+    pub(super) transport: Transport,
+    pub(super) may_fall_back: bool,
     /// Why the first transport was given up, in case the second fails as well.
-    first_refusal: Option<Trouble>,
+    pub(super) first_refusal: Option<Trouble>,
     pub(super) phase: Phase,
     pub(super) queue: VecDeque<Item>,
-    /// Messages that are sent again after a pause.
-    pub(super) later: Vec<(Duration, Forward)>,
+    /// Messages that are sent again after a pause, by when that is over.
+    pub(super) later: BTreeMap<(Duration, u64), Forward>,
     pub(super) initialize: Option<Bytes>,
     pub(super) requested: Option<String>,
     pub(super) initialized: Option<Bytes>,
@@ -93,6 +92,11 @@ pub(super) struct Link {
     /// Counts sessions; what belongs to an older one is void.
     pub(super) generation: u32,
     pub(super) listen: Listen,
+    /// The timer that counts, of those that open something again.
+    pub(super) listen_timer: u64,
+    greeting: Option<ExchangeId>,
+    /// The client of this session takes arrays as answers to its batches.
+    pub(super) takes_batches: bool,
     /// The result of `initialize` that the client knows.
     pub(super) known: Option<Box<str>>,
     /// The client was answered from memory: connecting goes on until it succeeds or is refused for good.
@@ -100,57 +104,17 @@ pub(super) struct Link {
     /// Why the server cannot be reached, while it cannot.
     pub(super) network_down: Option<Trouble>,
     pub(super) keep_alive_armed: bool,
+    pub(super) ping: Option<Key>,
     reopening: bool,
     reopen_failures: u32,
     losses: u32,
+    opened_at: Duration,
+    /// How often an error that spoke of a lost session came again in a new one: then it speaks of something else.
+    pub(super) false_alarms: u32,
     /// After the next opening, the client is told that lists may have changed.
     announce: bool,
     log_level: Option<Bytes>,
     subscriptions: BTreeMap<Box<str>, Bytes>,
-}
-
-/// The notification stream.
-#[derive(Debug, Default)]
-pub(super) struct Listen {
-    state: ListenState,
-    last_event_id: Option<Box<str>>,
-    retry: Option<Duration>,
-    failures: u32,
-    opened_at: Duration,
-    was_open: bool,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum ListenState {
-    #[default]
-    Off,
-    Opening(ExchangeId),
-    Open(ExchangeId),
-    Waiting,
-    /// The server has none (405), or does not give it to us.
-    Refused,
-}
-
-impl Listen {
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, ListenState::Open(_))
-    }
-
-    fn exchange(&self) -> Option<ExchangeId> {
-        match self.state {
-            ListenState::Opening(exchange) | ListenState::Open(exchange) => Some(exchange),
-            _ => None,
-        }
-    }
-
-    pub(super) fn heard(&mut self, id: Option<IdChange>, retry: Option<Duration>) {
-        self.retry = retry.or(self.retry);
-        match id {
-            Some(IdChange::Set(id)) => self.last_event_id = Some(id),
-            Some(IdChange::Clear) => self.last_event_id = None,
-            None => {}
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -198,7 +162,7 @@ impl Link {
             first_refusal: None,
             phase: Phase::Idle,
             queue: VecDeque::new(),
-            later: Vec::new(),
+            later: BTreeMap::new(),
             initialize: None,
             requested: None,
             initialized: None,
@@ -207,13 +171,19 @@ impl Link {
             version: None,
             generation: 0,
             listen: Listen::default(),
+            listen_timer: 0,
+            greeting: None,
+            takes_batches: false,
             known: None,
             forever: false,
             network_down: None,
             keep_alive_armed: false,
+            ping: None,
             reopening: false,
             reopen_failures: 0,
             losses: 0,
+            opened_at: Duration::ZERO,
+            false_alarms: 0,
             announce: false,
             log_level: None,
             subscriptions: BTreeMap::new(),
@@ -228,14 +198,22 @@ impl Link {
         }
     }
 
-    fn is_sse(&self) -> bool {
+    pub(super) fn is_sse(&self) -> bool {
         matches!(self.transport, Transport::Sse { .. })
     }
 
-    /// A session was opened and not lost since.
-    pub(super) fn knows_session(&self) -> bool {
-        self.initialize.is_some()
-            && matches!(self.phase, Phase::Opened | Phase::Greeting | Phase::HeadStart | Phase::Ready)
+    /// There was a session; what the server says of it may concern one that is gone already.
+    pub(super) fn had_session(&self) -> bool {
+        match self.phase {
+            Phase::Idle => false,
+            Phase::Opening(_) => self.reopening,
+            _ => self.initialize.is_some(),
+        }
+    }
+
+    /// The server can tell this session from others.
+    pub(super) fn in_session(&self) -> bool {
+        self.session_id.is_some() || self.endpoint().is_some()
     }
 
     /// The client knows an answer already; the rest is ours.
@@ -247,17 +225,16 @@ impl Link {
         self.phase == Phase::Lost || (self.reopening && matches!(self.phase, Phase::Opening(_)))
     }
 
-    /// Keeps what a new session must be told again (C2).
-    pub(super) fn note(&mut self, method: &str, text: &Bytes) {
-        let uri = |text: &Bytes| {
-            let request: RequestParams = serde_json::from_slice(text).ok()?;
-            serde_json::from_str::<UriParams>(request.params.get()).ok().map(|params| params.uri)
-        };
+    /// The session answered a request. Keeps what a new one must be told again (C2).
+    pub(super) fn note(&mut self, now: Duration, method: &str, text: &Bytes) {
+        if self.losses > 0 && now >= self.opened_at + HEALTHY {
+            self.losses = 0;
+        }
         match method {
-            "logging/setLevel" => self.log_level = Some(text.clone()),
+            "logging/setLevel" => self.log_level = own_copy(text),
             "resources/subscribe" if self.subscriptions.len() < MAX_SUBSCRIPTIONS => {
-                if let Some(uri) = uri(text) {
-                    self.subscriptions.insert(uri, text.clone());
+                if let (Some(uri), Some(text)) = (uri(text), own_copy(text)) {
+                    self.subscriptions.insert(uri, text);
                 }
             }
             "resources/unsubscribe" => {
@@ -267,7 +244,6 @@ impl Link {
             }
             _ => {}
         }
-        self.losses = 0;
     }
 }
 
@@ -291,40 +267,10 @@ impl Session {
     pub(super) fn open(&mut self, key: Key) {
         self.link.phase = Phase::Opening(key);
         self.link.offered_session = None;
-        if let Transport::Sse { endpoint: None, .. } = self.link.transport {
-            let outgoing = Outgoing { session_id: None, version: None, ..self.outgoing(Verb::Get, Bytes::new()) };
-            let exchange = self.start(Purpose::SseStream, outgoing);
-            self.link.transport = Transport::Sse { stream: Some(exchange), endpoint: None };
-            self.timers.at(self.now + ENDPOINT_PATIENCE, Timer::Endpoint(exchange));
-            return;
+        if self.link.is_sse() && self.link.endpoint().is_none() {
+            return self.open_sse(key);
         }
         self.send(key);
-    }
-
-    /// The `endpoint` event (2024-11-05 "HTTP with SSE"). The first one stays: a later one could move the session elsewhere.
-    pub(super) fn on_endpoint(&mut self, exchange: ExchangeId, data: &Bytes) {
-        let Phase::Opening(key) = self.link.phase else {
-            return self.log(Level::Warn, "ignored a second endpoint event of the server");
-        };
-        if self.link.endpoint().is_some() {
-            return self.log(Level::Warn, "ignored a second endpoint event of the server");
-        }
-        let text = std::str::from_utf8(data).map(str::trim).unwrap_or_default();
-        if text.is_empty() || text.len() > MAX_ENDPOINT || text.contains(char::is_control) {
-            let trouble = Trouble::new("malformed", "the server's endpoint event names no usable address");
-            self.close_sse();
-            return self.fail(key, &trouble);
-        }
-        self.link.transport = Transport::Sse { stream: Some(exchange), endpoint: Some(text.into()) };
-        self.send(key);
-    }
-
-    pub(super) fn endpoint_overdue(&mut self, exchange: ExchangeId) {
-        if self.link.transport == (Transport::Sse { stream: Some(exchange), endpoint: None }) {
-            self.abort(exchange);
-            let trouble = Trouble::new("timeout", "the server's event stream did not name its endpoint in time");
-            self.sse_unusable(trouble);
-        }
     }
 
     /// The older transport is tried when the specification says so (C6). True if it is.
@@ -340,78 +286,6 @@ impl Session {
         self.log(Level::Debug, format!("HTTP {} to initialize; trying HTTP+SSE", head.status));
         self.open(key);
         true
-    }
-
-    /// The GET of HTTP+SSE got no stream.
-    pub(super) fn sse_refused(&mut self, exchange: ExchangeId, head: &Head, body: &Bytes) {
-        let current =
-            matches!(&self.link.transport, Transport::Sse { stream: Some(stream), .. } if *stream == exchange);
-        if !current {
-            return;
-        }
-        let mut trouble = self.status_trouble(head, body, None);
-        if (200..300).contains(&head.status) {
-            trouble.message = format!("{} does not answer with an event stream", self.settings.server);
-            trouble.kind = "not-mcp";
-            trouble.hint = Some("check the URL, or try --transport http-only".into());
-        }
-        self.sse_unusable(trouble);
-    }
-
-    fn sse_unusable(&mut self, trouble: Trouble) {
-        self.close_sse();
-        let Phase::Opening(key) = self.link.phase else { return self.lose_session("the event stream is gone") };
-        if self.link.may_fall_back {
-            self.link.may_fall_back = false;
-            self.link.first_refusal = Some(trouble);
-            self.link.transport = Transport::Streamable;
-            return self.open(key);
-        }
-        let trouble = self.link.first_refusal.take().unwrap_or(trouble);
-        self.fail(key, &trouble);
-    }
-
-    /// The stream of HTTP+SSE ended.
-    pub(super) fn sse_over(&mut self, failure: Option<Failure>) {
-        self.close_sse();
-        match self.link.phase {
-            Phase::Opening(key) => {
-                let posted = self.pending.get(&key).is_some_and(Pending::was_sent);
-                match failure {
-                    Some(failure) if failure.unsent && !posted && self.link.first_refusal.is_none() => {
-                        // As with a POST that never got there.
-                        self.unreachable(key, &failure);
-                    }
-                    failure if self.link.may_fall_back || self.link.first_refusal.is_some() => {
-                        let text = failure
-                            .map_or_else(|| "the server ended its event stream".to_owned(), |failure| failure.message);
-                        self.sse_unusable(Trouble::new("connection-lost", text));
-                    }
-                    // The transport is known to work: this is trouble on the way, such as a connection that died unnoticed.
-                    failure => {
-                        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
-                            self.abort(exchange);
-                        }
-                        self.cut_off(key, failure.as_ref());
-                    }
-                }
-            }
-            Phase::Idle | Phase::Lost => {}
-            _ => {
-                self.lose_session("the event stream ended");
-                self.sse_orphans(failure.as_ref());
-            }
-        }
-    }
-
-    fn close_sse(&mut self) {
-        if let Transport::Sse { stream, .. } = &mut self.link.transport {
-            let stream = stream.take();
-            self.link.transport = Transport::Sse { stream: None, endpoint: None };
-            if let Some(stream) = stream {
-                self.abort(stream);
-            }
-        }
     }
 
     /// The answer to `initialize`, the client's or ours.
@@ -438,7 +312,13 @@ impl Session {
         self.link.network_down = None;
         self.link.reopen_failures = 0;
         let transport = if self.link.is_sse() { Remembered::HttpSse } else { Remembered::StreamableHttp };
-        self.remember(transport, result);
+        if let Some(version) = read.as_ref().and_then(|read| read.protocol_version.as_deref()) {
+            self.remember(transport, result);
+            if origin == Origin::Client {
+                self.link.takes_batches = version == era::BATCHING;
+            }
+        }
+        self.link.opened_at = self.now;
         let Some(pending) = self.remove(key) else { return };
         let news = self.link.known.as_deref() != Some(result.get());
         self.link.known = Some(result.get().into());
@@ -458,19 +338,16 @@ impl Session {
 
     /// The client's `initialize` failed for good: what waited for it fails with it, and a later one tries again.
     pub(super) fn initialize_failed(&mut self, trouble: &Trouble) {
-        self.close_sse();
         let trouble = Trouble { body: None, ..trouble.clone() };
-        self.link.phase = Phase::Lost;
         self.fail_queue(&trouble);
         self.restart_link();
     }
 
     /// Forgets the session, not the configuration.
     pub(super) fn restart_link(&mut self) {
-        if let Some(exchange) = self.link.listen.exchange() {
-            self.abort(exchange);
-        }
-        self.close_sse();
+        self.stop_listen();
+        self.stop_greeting();
+        self.close_sse(None);
         let generation = self.link.generation + 1;
         let mut link = Link::new(self.settings.strategy, self.memory.as_ref());
         link.generation = generation;
@@ -485,40 +362,89 @@ impl Session {
 
     /// Sends `notifications/initialized`; all else waits for its 202.
     pub(super) fn greet(&mut self, text: Bytes) {
+        if self.link.phase != Phase::Opened {
+            return self.hand_over(text, None, None); // said again, or too early: nothing waits for it
+        }
+        self.link.phase = Phase::Greeting;
+        self.timers.at(self.now + GREETING_PATIENCE, Timer::Greeting(self.link.generation));
+        self.send_greeting(text);
+    }
+
+    fn send_greeting(&mut self, text: Bytes) {
         let outgoing = self.outgoing(Verb::Post, text);
-        let waits = self.link.phase == Phase::Opened;
-        let exchange = self.start(Purpose::Greeting, outgoing);
-        if waits {
-            self.link.phase = Phase::Greeting;
-            self.timers.at(self.now + GREETING_PATIENCE, Timer::Greeting(exchange));
+        self.link.greeting = Some(self.start(Purpose::Greeting, outgoing));
+    }
+
+    /// The pause after a failure is over.
+    pub(super) fn greet_again(&mut self, generation: u32) {
+        if self.link.phase == Phase::Greeting
+            && self.link.generation == generation
+            && self.link.greeting.is_none()
+            && let Some(text) = self.link.initialized.clone()
+        {
+            self.send_greeting(text);
         }
     }
 
-    pub(super) fn greeted(&mut self, _exchange: ExchangeId, head: &Head, body: &Bytes) {
-        if !(200..300).contains(&head.status) {
-            if head.status == 404 && self.link.session_id.is_some() && self.link.phase == Phase::Greeting {
-                return self.lose_session("the server no longer knows the session");
-            }
-            let trouble = self.status_trouble(head, body, None);
-            self.log(Level::Warn, format!("notifications/initialized: {}", trouble.message));
+    fn stop_greeting(&mut self) {
+        if let Some(exchange) = self.link.greeting.take() {
+            self.abort(exchange);
         }
-        self.greeting_done();
     }
 
-    pub(super) fn greeting_done(&mut self) {
-        if self.link.phase != Phase::Greeting {
+    pub(super) fn greeted(&mut self, exchange: ExchangeId, head: &Head, body: &Bytes) {
+        if self.link.greeting != Some(exchange) || (200..300).contains(&head.status) {
+            return self.greeting_done(exchange);
+        }
+        if status_says_session_gone(head.status, body, self.link.in_session()) {
+            return self.lose_session("the server no longer knows the session");
+        }
+        if matches!(head.status, 429 | 503) && self.link.phase == Phase::Greeting {
+            return self.greeting_later(head.retry_after.unwrap_or(GREETING_PAUSE));
+        }
+        let trouble = self.status_trouble(head, body, None);
+        self.log(Level::Warn, format!("notifications/initialized: {}", trouble.message));
+        self.greeting_done(exchange);
+    }
+
+    pub(super) fn greeting_failed(&mut self, exchange: ExchangeId, failure: &Failure) {
+        let current = self.link.greeting == Some(exchange) && self.link.phase == Phase::Greeting;
+        if current && failure.unsent && failure.kind.is_network() {
+            return self.greeting_later(GREETING_PAUSE);
+        }
+        self.log(Level::Warn, format!("notifications/initialized did not reach the server: {}", failure.message));
+        self.greeting_done(exchange);
+    }
+
+    /// A server that never heard it may refuse all that follows; so it is said again, as long as the barrier stands.
+    fn greeting_later(&mut self, pause: Duration) {
+        self.link.greeting = None;
+        self.timers.at(self.now + pause.clamp(GREETING_PAUSE, GREETING_PATIENCE), Timer::Greet(self.link.generation));
+    }
+
+    /// It was taken, or refused for good.
+    pub(super) fn greeting_done(&mut self, exchange: ExchangeId) {
+        if self.link.greeting == Some(exchange) {
+            self.link.greeting = None;
+            self.greeting_over(self.link.generation);
+        }
+    }
+
+    /// The barrier falls.
+    pub(super) fn greeting_over(&mut self, generation: u32) {
+        if self.link.phase != Phase::Greeting || generation != self.link.generation {
             return;
         }
         if self.link.is_sse() || self.link.listen.state == ListenState::Refused || self.closing.is_some() {
             return self.become_ready();
         }
         self.link.phase = Phase::HeadStart;
-        self.timers.at(self.now + HEAD_START, Timer::HeadStart(u64::from(self.link.generation)));
+        self.timers.at(self.now + HEAD_START, Timer::HeadStart(self.link.generation));
         self.start_listen();
     }
 
-    pub(super) fn head_start_over(&mut self, generation: u64) {
-        if self.link.phase == Phase::HeadStart && generation == u64::from(self.link.generation) {
+    pub(super) fn head_start_over(&mut self, generation: u32) {
+        if self.link.phase == Phase::HeadStart && generation == self.link.generation {
             self.become_ready();
         }
     }
@@ -526,11 +452,12 @@ impl Session {
     fn become_ready(&mut self) {
         self.link.phase = Phase::Ready;
         self.arm_keep_alive();
-        if self.link.reopening {
-            self.link.reopening = false;
+        let reopened = std::mem::take(&mut self.link.reopening);
+        let announce = std::mem::take(&mut self.link.announce);
+        if reopened && self.closing.is_none() {
             self.replay();
         }
-        if std::mem::take(&mut self.link.announce) {
+        if announce && self.closing.is_none() {
             self.announce();
         }
         self.pump();
@@ -546,16 +473,23 @@ impl Session {
             .chain(self.link.subscriptions.values().map(|text| ("resources/subscribe", text.clone())))
             .collect();
         for (method, text) in texts {
-            self.own_request(Origin::Replay, method, &text);
+            self.own_request(Origin::Replay, method, &text, REPLAY_PATIENCE);
         }
     }
 
-    /// Sends a request of our own, made of `text` with a new id.
-    pub(super) fn own_request(&mut self, origin: Origin, method: &str, text: &Bytes) -> Option<Key> {
+    /// Sends a request of our own, made of `text` with a new id, to a session that is ready. It is let go after `patience`.
+    pub(super) fn own_request(
+        &mut self,
+        origin: Origin,
+        method: &str,
+        text: &Bytes,
+        patience: Duration,
+    ) -> Option<Key> {
         let id = self.own_id();
         let text = message::with_id(text, &id)?;
         let key = self.add(Pending::new(id, origin, method, text));
-        self.enqueue(Item::Request(key));
+        self.timers.at(self.now + patience, Timer::Own(key));
+        self.send(key);
         Some(key)
     }
 
@@ -588,23 +522,18 @@ impl Session {
         self.link.version = None;
         self.link.announce = true;
         self.link.losses += 1;
-        self.tools.forget();
-        if let Some(exchange) = self.link.listen.exchange() {
-            self.abort(exchange);
-        }
-        let refused = self.link.listen.state == ListenState::Refused;
-        self.link.listen = Listen::default();
-        if refused {
-            self.link.listen.state = ListenState::Refused;
-        }
-        self.close_sse();
-        self.drop_server_requests();
         self.link.phase = Phase::Lost;
+        self.tools.forget();
+        self.stop_greeting();
+        self.stop_listen();
+        self.close_sse(None);
+        self.drop_server_requests();
         if self.closing.is_some() {
-            return self
-                .fail_queue(&Trouble::new("session-lost", "the session ended while the bridge was shutting down"));
+            let trouble = Trouble::new("session-lost", "the session ended while the bridge was shutting down");
+            return self.fail_queue(&trouble);
         }
         if self.link.losses > MAX_LOSSES {
+            // Whoever needs a session from now on asks for one; nobody else does, for a while.
             let trouble = Trouble::new("session-lost", "the server forgets the session again and again");
             return self.reopen_failed(&trouble);
         }
@@ -624,105 +553,27 @@ impl Session {
 
     pub(super) fn reopen_failed(&mut self, trouble: &Trouble) {
         self.log(Level::Warn, format!("no new session: {}", trouble.message));
-        self.close_sse();
+        self.close_sse(None);
         self.link.phase = Phase::Lost;
         self.link.reopening = true;
         self.link.forever = false;
-        self.link.losses = 0;
+        self.link.network_down = None;
         let trouble = Trouble { body: None, ..trouble.clone() };
         self.fail_queue(&trouble);
-        self.link.reopen_failures += 1;
-        let pause = LISTEN_PAUSE.saturating_mul(1 << self.link.reopen_failures.min(6)).min(LISTEN_PAUSE_MOST);
-        let pause = pause + self.jitter(pause / 4);
-        self.timers.at(self.now + pause, Timer::Listen);
+        self.link.reopen_failures = self.link.reopen_failures.saturating_add(1);
+        let times = self.link.reopen_failures.max(self.link.losses).min(6);
+        self.set_listen_timer(listen::PAUSE.saturating_mul(1 << times).min(listen::PAUSE_MOST));
     }
+}
 
-    // ---- the notification stream ----
+/// A copy that does not hold on to all that was read from stdin with it; `None` if it is too large to be kept.
+fn own_copy(text: &Bytes) -> Option<Bytes> {
+    (text.len() <= MAX_REPLAYED).then(|| Bytes::copy_from_slice(text))
+}
 
-    fn start_listen(&mut self) {
-        let last_event_id = self.link.listen.last_event_id.clone();
-        let outgoing = Outgoing { last_event_id, ..self.outgoing(Verb::Get, Bytes::new()) };
-        let exchange = self.start(Purpose::Listen, outgoing);
-        self.link.listen.state = ListenState::Opening(exchange);
-    }
-
-    pub(super) fn listening(&mut self, exchange: ExchangeId) {
-        self.link.listen.state = ListenState::Open(exchange);
-        self.link.listen.opened_at = self.now;
-        self.link.listen.was_open = true;
-        if self.link.phase == Phase::HeadStart {
-            self.become_ready();
-        }
-    }
-
-    pub(super) fn listen_refused(&mut self, head: &Head) {
-        if head.status == 404 && self.link.listen.was_open && self.link.session_id.is_some() {
-            return self.lose_session("the server no longer knows the session");
-        }
-        if matches!(head.status, 408 | 429 | 500..=599) && head.status != 501 {
-            return self.listen_later(head.retry_after);
-        }
-        if head.status != 405 {
-            self.log(Level::Debug, format!("no notification stream (HTTP {})", head.status));
-        }
-        self.link.listen.state = ListenState::Refused;
-        if self.link.phase == Phase::HeadStart {
-            self.become_ready();
-        }
-    }
-
-    pub(super) fn listen_over(&mut self, failure: Option<&Failure>) {
-        if let Some(failure) = failure {
-            self.log(Level::Debug, format!("the notification stream broke: {}", failure.message));
-        }
-        self.listen_later(None);
-    }
-
-    /// C3: without a limit in number, with growing pauses.
-    fn listen_later(&mut self, at_least: Option<Duration>) {
-        let listen = &mut self.link.listen;
-        let healthy = listen.is_open() && self.now >= listen.opened_at + LISTEN_HEALTHY;
-        listen.failures = if healthy { 0 } else { listen.failures + 1 };
-        listen.state = ListenState::Waiting;
-        let first = listen.retry.unwrap_or(LISTEN_PAUSE);
-        let doubled = first.saturating_mul(1 << listen.failures.saturating_sub(1).min(6));
-        let pause =
-            doubled.min(LISTEN_PAUSE_MOST.max(first)).max(at_least.unwrap_or_default().min(Duration::from_secs(60)));
-        let pause = pause + self.jitter(pause / 4);
-        self.timers.at(self.now + pause, Timer::Listen);
-        if self.link.phase == Phase::HeadStart {
-            self.become_ready();
-        }
-    }
-
-    /// The pause is over.
-    pub(super) fn listen_again(&mut self) {
-        if self.closing.is_some() {
-            return;
-        }
-        match self.link.phase {
-            Phase::Lost if self.link.initialize.is_some() => self.reopen(),
-            Phase::Ready | Phase::HeadStart if self.link.listen.state == ListenState::Waiting => self.start_listen(),
-            _ => {}
-        }
-    }
-
-    /// The machine slept: the stream is probably dead and does not know it.
-    pub(super) fn refresh_listen(&mut self) {
-        if let Some(exchange) = self.link.listen.exchange() {
-            self.abort(exchange);
-            self.link.listen.failures = 0;
-            self.start_listen();
-        }
-    }
-
-    /// The stream of HTTP+SSE, if there is one.
-    pub(super) fn sse_stream(&self) -> Option<ExchangeId> {
-        match &self.link.transport {
-            Transport::Sse { stream, .. } => *stream,
-            Transport::Streamable => None,
-        }
-    }
+fn uri(text: &Bytes) -> Option<Box<str>> {
+    let request: RequestParams = serde_json::from_slice(text).ok()?;
+    serde_json::from_str::<UriParams>(request.params.get()).ok().map(|params| params.uri)
 }
 
 /// What may stand in a `MCP-Protocol-Version` header. Any version the server names is used, as long as it is a plain word.

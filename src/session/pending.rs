@@ -1,5 +1,6 @@
 //! One request that has no answer yet.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,29 @@ use crate::message::Id;
 /// Names a request inside the session; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key(pub(super) u64);
+
+/// A map by numbers that this program counts itself. Nobody outside chooses them, so a cheap hash will do.
+pub(super) type Counted<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<CountHasher>>;
+
+/// Spreads a counter over the bits that a hash table looks at (Fibonacci hashing).
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct CountHasher(u64);
+
+impl Hasher for CountHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
 
 /// Whose request it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,24 +88,34 @@ pub(super) struct Pending {
     pub(super) state: State,
     /// The generation of the legacy session in which it was last sent.
     pub(super) generation: u32,
-    /// It was sent with a session id.
+    /// It was last sent with a session id.
     pub(super) in_session: bool,
-    /// Carrying it out twice does no harm, as far as was known when it came.
-    pub(super) repeatable: bool,
+    /// When it was last sent.
+    pub(super) sent_at: Duration,
+    /// When it last went into the queue.
+    pub(super) queued_at: Duration,
+    /// When its pause is over, while it waits or its stream does.
+    pub(super) retry_at: Duration,
     /// When it first went wrong; bounds how long it is repeated.
     pub(super) trouble_since: Option<Duration>,
-    /// How often it was sent again.
+    /// How often it was sent again after a failure.
     pub(super) repeats: u32,
+    /// How often it waited because the server asked for it.
+    pub(super) busy: u32,
     /// How often it met a lost session.
     pub(super) lost_sessions: u32,
     /// Where to resume its stream.
     pub(super) last_event_id: Option<Box<str>>,
     /// The server's reconnection time for its stream.
     pub(super) retry: Option<Duration>,
+    /// How often its stream was resumed.
+    pub(super) resumes: u32,
     /// Resumed streams in a row that brought nothing.
     pub(super) empty_resumes: u32,
     /// The current stream brought something.
     pub(super) stream_spoke: bool,
+    /// It had an answer stream, if only once.
+    pub(super) had_stream: bool,
 }
 
 impl Pending {
@@ -97,14 +131,19 @@ impl Pending {
             state: State::Queued,
             generation: 0,
             in_session: false,
-            repeatable: method_is_safe(method),
+            sent_at: Duration::ZERO,
+            queued_at: Duration::ZERO,
+            retry_at: Duration::ZERO,
             trouble_since: None,
             repeats: 0,
+            busy: 0,
             lost_sessions: 0,
             last_event_id: None,
             retry: None,
+            resumes: 0,
             empty_resumes: 0,
             stream_spoke: false,
+            had_stream: false,
         }
     }
 
@@ -120,26 +159,54 @@ impl Pending {
     pub(super) fn was_sent(&self) -> bool {
         !matches!(self.state, State::Queued | State::Held)
     }
+
+    /// The `initialize` of a legacy session, the client's or ours.
+    pub(super) fn is_handshake(&self) -> bool {
+        self.modern.is_none() && &*self.method == "initialize"
+    }
+
+    /// The notification stream of the modern era: a request that is answered only when it ends.
+    pub(super) fn is_subscription(&self) -> bool {
+        self.modern.is_some() && &*self.method == "subscriptions/listen"
+    }
+
+    /// Requests that change nothing, by the specification (C1). Tool calls are judged by their annotations elsewhere.
+    pub(super) fn method_is_safe(&self) -> bool {
+        matches!(
+            &*self.method,
+            "ping"
+                | "initialize"
+                | "server/discover"
+                | "tools/list"
+                | "resources/list"
+                | "resources/templates/list"
+                | "resources/read"
+                | "resources/subscribe"
+                | "resources/unsubscribe"
+                | "prompts/list"
+                | "prompts/get"
+                | "completion/complete"
+                | "logging/setLevel"
+                | "tasks/get"
+                | "tasks/list"
+                | "tasks/result"
+        )
+    }
 }
 
-/// Requests that change nothing, by the specification (C1). Tool calls are judged by their annotations elsewhere.
-fn method_is_safe(method: &str) -> bool {
-    matches!(
-        method,
-        "ping"
-            | "initialize"
-            | "server/discover"
-            | "tools/list"
-            | "resources/list"
-            | "resources/templates/list"
-            | "resources/read"
-            | "resources/subscribe"
-            | "resources/unsubscribe"
-            | "prompts/list"
-            | "prompts/get"
-            | "completion/complete"
-            | "logging/setLevel"
-            | "tasks/get"
-            | "tasks/list"
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_a_row_spread_over_the_table() {
+        use std::collections::HashSet;
+        use std::hash::BuildHasher as _;
+        let hashes: Vec<u64> =
+            (0..4096_u64).map(|n| BuildHasherDefault::<CountHasher>::default().hash_one(n)).collect();
+        let low: HashSet<u64> = hashes.iter().map(|hash| hash & 4095).collect();
+        let top: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        assert!(low.len() > 2400, "as random numbers would: {}", low.len());
+        assert_eq!(top.len(), 128);
+    }
 }

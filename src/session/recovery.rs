@@ -10,84 +10,39 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::client::Forward;
-
+use super::gone::{rpc_error, status_says_session_gone};
+use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
+use super::server::Source;
 use super::timers::Timer;
+use super::trouble::{Trouble, content_name};
 use super::{Content, ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
-use crate::era;
-use crate::message::{self, Id, Message, Outcome, Parsed};
 
 /// How long a request is tried again when the network or the server fails it, counted from the first failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// First and longest pause before a request is tried again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(1);
-/// Longest pause while a client that was answered from memory waits for its server to come back.
+/// Longest pause while something waits for its server without a limit.
 const BACKOFF_FOREVER: Duration = Duration::from_secs(30);
+/// Times that one request is repeated after its connection broke. With the pauses above, [`PATIENCE`] allows about seven.
+const MAX_REPEATS: u32 = 10;
 /// Longest `Retry-After` that is waited for.
 const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
 /// Times that a request waits for a server that says it is busy (429, 503).
 const MAX_BUSY: u32 = 5;
-/// Pause before a stream is resumed when the server names none.
+/// Pause before a stream is resumed when the server names none, and after [`MANY_RESUMES`].
 const RESUME_PAUSE: Duration = Duration::from_millis(200);
+const RESUME_PAUSE_LATER: Duration = Duration::from_secs(1);
+/// A stream that was resumed this often is one that the server ends again and again, to be asked from time to time.
+const MANY_RESUMES: u32 = 20;
 /// Resumed streams in a row that bring nothing, before the request is given up.
 const MAX_EMPTY_RESUMES: u32 = 5;
 /// Times that one request may meet a lost session.
 const MAX_LOST_SESSIONS: u32 = 2;
 /// How long the answer to a request that was taken with 202 may take to come on the notification stream.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(3);
-/// Times that a message without response is sent again.
-const MAX_FORWARD_REPEATS: u32 = 8;
-/// Characters of a server's own words in an error text.
-const MAX_QUOTE: usize = 200;
-/// Bytes of an error body that are searched for the words of a lost session.
-const MAX_SEARCHED: usize = 4096;
-
-/// An error of the bridge, on its way to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) kind: &'static str,
-    pub(super) status: Option<u16>,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-    /// The server's own JSON-RPC error, to be passed on as it is (R2).
-    pub(super) body: Option<Bytes>,
-}
-
-impl Trouble {
-    pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: None, message: message.into(), hint: None, body: None }
-    }
-
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    fn of(failure: &Failure) -> Self {
-        Self { hint: failure.hint.clone(), ..Self::new(failure.kind.word(), failure.message.clone()) }
-    }
-
-    /// The error response for one request.
-    pub(super) fn response(&self, id: &Id) -> Bytes {
-        if let Some(text) = self.body.as_ref().and_then(|body| message::with_id(body, id)) {
-            return text;
-        }
-        let data = data(self.kind, self.status, self.hint.as_deref());
-        message::error_response(Some(id), message::BRIDGE_ERROR, &self.message, Some(&data))
-    }
-}
-
-/// The `data` member of the bridge's errors, as JSON text.
-pub(super) fn data(kind: &str, status: Option<u16>, hint: Option<&str>) -> String {
-    let status = status.map(|status| format!(",\"status\":{status}")).unwrap_or_default();
-    let hint = hint.map(|hint| format!(",\"hint\":{}", message::quote(hint))).unwrap_or_default();
-    format!("{{\"source\":\"mcp-drawbridge\",\"kind\":{}{status}{hint}}}", message::quote(kind))
-}
 
 impl Session {
     // ---- ends of exchanges ----
@@ -95,18 +50,18 @@ impl Session {
     pub(super) fn on_answer(&mut self, exchange: ExchangeId, head: &Head, body: Bytes) {
         match self.exchanges.remove(&exchange) {
             Some(Purpose::Request(key)) => self.request_answer(key, exchange, head, body),
-            Some(Purpose::Resume(key)) => self.resume_refused(key, head),
+            Some(Purpose::Resume(key)) => self.resume_refused(key, head, &body),
             Some(Purpose::Forward(forward)) => self.forward_answer(forward, head, &body),
             Some(Purpose::Greeting) => self.greeted(exchange, head, &body),
-            Some(Purpose::Listen) => self.listen_refused(head),
+            Some(Purpose::Listen) => self.listen_refused(head, &body),
             Some(Purpose::SseStream) => self.sse_refused(exchange, head, &body),
-            Some(Purpose::Delete) => self.out.push(super::Action::Exit),
+            Some(Purpose::Delete) => self.leave(),
             Some(Purpose::Tail) | None => {}
         }
     }
 
     pub(super) fn on_opened(&mut self, exchange: ExchangeId, head: &Head) {
-        match self.exchanges.get(&exchange) {
+        match self.exchanges.get_mut(&exchange) {
             Some(Purpose::Request(key)) => {
                 let key = *key;
                 if !self.note_session(key, head) {
@@ -114,20 +69,21 @@ impl Session {
                 }
                 if let Some(pending) = self.pending.get_mut(&key) {
                     pending.state = State::Streaming(exchange);
-                }
-            }
-            Some(Purpose::Resume(key)) => {
-                if let Some(pending) = self.pending.get_mut(key) {
-                    pending.stream_spoke = false;
+                    pending.had_stream = true;
                 }
             }
             Some(Purpose::Listen) => self.listening(exchange),
             Some(Purpose::Greeting) => {
                 self.let_end(exchange);
-                self.greeting_done();
+                self.greeting_done(exchange);
             }
-            Some(Purpose::Forward(_)) => self.let_end(exchange),
-            Some(Purpose::SseStream | Purpose::Delete | Purpose::Tail) | None => {}
+            Some(purpose @ Purpose::Forward(_)) => {
+                if let Purpose::Forward(forward) = std::mem::replace(purpose, Purpose::Tail) {
+                    self.done_with(forward);
+                }
+                self.let_end(exchange);
+            }
+            Some(Purpose::Resume(_) | Purpose::SseStream | Purpose::Delete | Purpose::Tail) | None => {}
         }
     }
 
@@ -135,9 +91,11 @@ impl Session {
         match self.exchanges.remove(&exchange) {
             Some(Purpose::Request(key) | Purpose::Resume(key)) => self.stream_over(key, failure),
             Some(Purpose::Listen) => self.listen_over(failure.as_ref()),
-            Some(Purpose::SseStream) => self.sse_over(failure),
-            Some(Purpose::Delete) => self.out.push(super::Action::Exit),
-            Some(Purpose::Greeting | Purpose::Forward(_) | Purpose::Tail) | None => {}
+            Some(Purpose::SseStream) => self.sse_over(exchange, failure),
+            Some(Purpose::Delete) => self.leave(),
+            Some(Purpose::Greeting) => self.greeting_done(exchange),
+            Some(Purpose::Forward(forward)) => self.done_with(forward),
+            Some(Purpose::Tail) | None => {}
         }
     }
 
@@ -146,16 +104,10 @@ impl Session {
             Some(Purpose::Request(key)) => self.request_failed(key, failure),
             Some(Purpose::Resume(key)) => self.resume_failed(key, failure),
             Some(Purpose::Forward(forward)) => self.forward_failed(forward, failure),
-            Some(Purpose::Greeting) => {
-                self.log(
-                    Level::Warn,
-                    format!("notifications/initialized did not reach the server: {}", failure.message),
-                );
-                self.greeting_done();
-            }
+            Some(Purpose::Greeting) => self.greeting_failed(exchange, failure),
             Some(Purpose::Listen) => self.listen_over(Some(failure)),
-            Some(Purpose::SseStream) => self.sse_over(Some(failure.clone())),
-            Some(Purpose::Delete) => self.out.push(super::Action::Exit),
+            Some(Purpose::SseStream) => self.sse_over(exchange, Some(failure.clone())),
+            Some(Purpose::Delete) => self.leave(),
             Some(Purpose::Tail) | None => {}
         }
     }
@@ -163,39 +115,44 @@ impl Session {
     // ---- requests ----
 
     fn request_answer(&mut self, key: Key, exchange: ExchangeId, head: &Head, body: Bytes) {
-        if !self.pending.contains_key(&key) {
-            return;
-        }
+        let Some(pending) = self.pending.get(&key) else { return };
+        let legacy = pending.modern.is_none();
         if !(200..300).contains(&head.status) {
             return self.refused(key, head, &body);
         }
         if !self.note_session(key, head) {
             return;
         }
+        // HTTP+SSE: the answer comes on the stream, whatever the body says (2024-11-05 "HTTP with SSE").
+        let by_stream = legacy && self.link.endpoint().is_some();
         let looks_like_json = body.trim_ascii_start().first().is_some_and(|byte| matches!(byte, b'{' | b'['));
-        if head.content == Content::Json || looks_like_json {
-            // The exchange is over, but its request is still known by it while the body is read.
-            if message::parse(&body).is_err() {
-                let trouble = Trouble {
-                    status: Some(head.status),
-                    ..Trouble::new("bad-json", "the server's answer is not a JSON-RPC message")
+        if looks_like_json || (head.content == Content::Json && !by_stream) {
+            let is_message = self.server_text(Source::Answer(key), body);
+            let still_waits = self.pending.get(&key).is_some_and(|pending| pending.state == State::Sent(exchange));
+            if !still_waits {
+                return;
+            }
+            if !by_stream {
+                let trouble = if is_message {
+                    Trouble::new("no-response", "the server's answer holds no response to this request")
+                } else {
+                    Trouble::new("bad-json", "the server's answer is not a JSON-RPC message")
                 };
-                return self.not_mcp(key, trouble);
+                return self.fail(key, &Trouble { status: Some(head.status), ..trouble });
             }
-            self.exchanges.insert(exchange, Purpose::Request(key));
-            self.server_text(exchange, body);
-            self.exchanges.remove(&exchange);
-            return self.must_be_answered(key, exchange, "the server's answer holds no response to this request");
+        } else if !by_stream {
+            return self.not_answered(key, head, &body);
         }
+        if let Some(pending) = self.pending.get_mut(&key) {
+            pending.state = State::Taken;
+        }
+    }
+
+    /// A 2xx whose body is no JSON.
+    fn not_answered(&mut self, key: Key, head: &Head, body: &Bytes) {
         let empty = body.trim_ascii().is_empty();
-        if self.link.endpoint().is_some() {
-            // HTTP+SSE: the answer comes on the stream (2024-11-05 "HTTP with SSE").
-            if let Some(pending) = self.pending.get_mut(&key) {
-                pending.state = State::Taken;
-            }
-            return;
-        }
-        if empty && self.link.listen.is_open() && head.status == 202 {
+        let legacy = self.pending.get(&key).is_some_and(|pending| pending.modern.is_none());
+        if empty && legacy && self.link.listen.is_open() && head.status == 202 {
             // Against the specification, but some servers answer on the notification stream.
             if let Some(pending) = self.pending.get_mut(&key) {
                 pending.state = State::Taken;
@@ -213,25 +170,20 @@ impl Session {
             .hint("check the URL: it must be the server's MCP endpoint, often ending in /mcp or /sse")
         };
         trouble.status = Some(head.status);
-        self.not_mcp(key, trouble);
-    }
-
-    /// A 2xx that is no MCP. An old server may answer anything to a POST; the next transport is tried before it is an error.
-    fn not_mcp(&mut self, key: Key, trouble: Trouble) {
         self.fail(key, &trouble);
     }
 
     /// The server answered with an error status.
     fn refused(&mut self, key: Key, head: &Head, body: &Bytes) {
         let Some(pending) = self.pending.get(&key) else { return };
-        let legacy = pending.modern.is_none();
-        let handshake = legacy && &*pending.method == "initialize";
-        if legacy
+        let handshake = pending.is_handshake();
+        if pending.modern.is_none()
             && !handshake
-            && (pending.in_session || self.link.knows_session())
+            && self.link.had_session()
             && status_says_session_gone(head.status, body, pending.in_session)
+            && self.session_gone(key)
         {
-            return self.session_gone(key, "the server no longer knows the session");
+            return;
         }
         let error = rpc_error(body);
         if handshake && self.fall_back(key, head, error.as_ref().map(|(code, _)| *code), body) {
@@ -241,65 +193,43 @@ impl Session {
             return;
         }
         let trouble = self.status_trouble(head, body, error.map(|(_, text)| text));
+        if matches!(head.status, 429 | 502..=504) && (self.is_lasting(key) || self.goes_on(key, &trouble)) {
+            let pause = self.backoff(key);
+            return self.repeat_at(key, pause);
+        }
         self.fail(key, &trouble);
     }
 
-    /// The error for a status.
-    pub(super) fn status_trouble(&self, head: &Head, body: &Bytes, error: Option<Bytes>) -> Trouble {
-        let server = &self.settings.server;
-        let status = head.status;
-        let mut trouble = match status {
-            401 => Trouble::new("unauthorized", format!("{server} wants a sign-in or another credential (HTTP 401)"))
-                .hint("give the server's token with --header \"Authorization: Bearer ${TOKEN}\"; if you do already, the server refused it"),
-            403 => Trouble::new("forbidden", format!("{server} refused access (HTTP 403)"))
-                .hint("the account or header in use is not allowed to do this"),
-            404 | 410 => Trouble::new("not-found", format!("{server} has nothing at this address (HTTP {status})"))
-                .hint("check the URL: it must be the server's MCP endpoint, often ending in /mcp or /sse"),
-            405 => Trouble::new("not-mcp", format!("{server} does not take MCP messages at this address (HTTP 405)"))
-                .hint("check the URL, or try --transport sse-only for an older server"),
-            408 | 504 => Trouble::new("timeout", format!("{server} timed out (HTTP {status})")),
-            413 => Trouble::new("too-large", format!("the message is too large for {server} (HTTP 413)")),
-            429 => Trouble::new("busy", format!("{server} has too many requests from you (HTTP 429)")).hint("wait a little and try again"),
-            500..=599 => Trouble::new("server-error", format!("{server} failed (HTTP {status})")).hint("the fault is on the server's side; try again later"),
-            _ => Trouble::new("http", format!("{server} answered HTTP {status}")),
-        };
-        trouble.status = Some(status);
-        trouble.body = error;
-        if trouble.body.is_none()
-            && let Some(words) = server_words(head, body)
-        {
-            trouble.message = format!("{}; it says: \"{words}\"", trouble.message);
-        }
-        trouble
-    }
-
     /// C4: waits for a server that is busy or restarting, if that is right for this request.
-    fn wait_for_server(&mut self, key: Key, head: &Head) -> bool {
+    pub(super) fn wait_for_server(&mut self, key: Key, head: &Head) -> bool {
         let now = self.now;
         let safe = self.is_safe(key);
         let pause = self.backoff(key);
         let Some(pending) = self.pending.get_mut(&key) else { return false };
-        let since = *pending.trouble_since.get_or_insert(now);
-        match (head.status, head.retry_after) {
-            (429 | 503, Some(after)) if after <= RETRY_AFTER_MOST && pending.repeats < MAX_BUSY => {
+        if let (429 | 503, Some(after)) = (head.status, head.retry_after) {
+            let waits = after <= RETRY_AFTER_MOST && pending.busy < MAX_BUSY;
+            if waits {
+                // A pause that the server asks for is no trouble of the network.
+                pending.busy += 1;
+                pending.trouble_since = None;
                 self.repeat_at(key, after.max(BACKOFF_FIRST));
-                true
             }
-            // 429 without a time: not looked at, so anything may be sent again. Bad gateway and the like: only what is safe.
-            (429, None) if now < since + PATIENCE => {
-                self.repeat_at(key, pause);
-                true
-            }
-            (502..=504, None) if safe && now < since + PATIENCE => {
-                self.repeat_at(key, pause);
-                true
-            }
-            _ => false,
+            return waits;
         }
+        // 429 without a time: not looked at, so anything may be sent again. Bad gateway and the like: only what is safe.
+        let again = head.status == 429 || (safe && matches!(head.status, 502..=504));
+        let since = *pending.trouble_since.get_or_insert(now);
+        if !again || now >= since + PATIENCE {
+            return false;
+        }
+        self.repeat_at(key, pause);
+        true
     }
 
     fn request_failed(&mut self, key: Key, failure: &Failure) {
-        if failure.unsent {
+        // To say initialize twice does no harm: at worst a session is left over.
+        let handshake = self.pending.get(&key).is_some_and(Pending::is_handshake);
+        if failure.unsent || (handshake && failure.kind.is_network()) {
             return self.unreachable(key, failure);
         }
         match failure.kind {
@@ -308,40 +238,57 @@ impl Session {
         }
     }
 
-    /// The request surely never reached the server.
+    /// The request surely never reached the server, or may do so twice.
     pub(super) fn unreachable(&mut self, key: Key, failure: &Failure) {
         let now = self.now;
+        let trouble = Trouble::of(failure);
         let Some(pending) = self.pending.get_mut(&key) else { return };
         let since = *pending.trouble_since.get_or_insert(now);
-        let handshake = &*pending.method == "initialize" && pending.modern.is_none();
-        if handshake && pending.origin == Origin::Client && failure.kind.is_network() && self.answer_from_memory(key) {
+        let handshake = pending.is_handshake();
+        if failure.kind.is_network() {
+            let forever = self.is_lasting(key) || self.goes_on(key, &trouble);
+            // S2: a name that never resolved is a wrong name.
+            let hopeless = handshake && failure.kind == FailureKind::Dns && self.link.known.is_none();
+            if forever || (!hopeless && now < since + PATIENCE) {
+                let pause = self.backoff(key);
+                return self.repeat_at(key, pause);
+            }
+        }
+        self.fail(key, &trouble);
+    }
+
+    /// S2: `initialize` met trouble that may pass. True if connecting goes on for ever, because the client was answered from memory.
+    fn goes_on(&mut self, key: Key, trouble: &Trouble) -> bool {
+        let Some(pending) = self.pending.get(&key) else { return false };
+        if !pending.is_handshake() {
+            return false;
+        }
+        if pending.origin == Origin::Client && self.answer_from_memory(key) {
             self.log(
                 Level::Warn,
-                format!("{}; the client got the answer of the last run, and connecting goes on", failure.message),
+                format!("{}; the client got the answer of the last run, and connecting goes on", trouble.message),
             );
         }
-        let forever =
-            self.link.forever && self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Reopen);
-        let definite = !failure.kind.is_network()
-            || (handshake && !forever && failure.kind == FailureKind::Dns && self.link.known.is_none());
-        if !definite && (forever || now < since + PATIENCE) {
-            if forever {
-                self.link.network_down = Some(Trouble::of(failure));
-            }
-            let pause = self.backoff(key);
-            return self.repeat_at(key, pause);
+        let ours = self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Reopen);
+        let forever = self.link.forever && ours;
+        if forever {
+            self.link.network_down = Some(trouble.clone());
         }
-        self.fail(key, &Trouble::of(failure));
+        forever
     }
 
     /// The connection broke, or the stream ended, after the request was sent and before its answer.
     pub(super) fn cut_off(&mut self, key: Key, failure: Option<&Failure>) {
         let now = self.now;
         let safe = self.is_safe(key);
-        let pause = self.backoff(key);
         let Some(pending) = self.pending.get_mut(&key) else { return };
+        if pending.had_stream && now >= pending.sent_at + PATIENCE {
+            pending.trouble_since = None; // it ran well for a while
+        }
         let since = *pending.trouble_since.get_or_insert(now);
-        if safe && now < since + PATIENCE {
+        let again = safe && pending.repeats < MAX_REPEATS && (pending.repeats == 0 || now < since + PATIENCE);
+        if again || self.is_lasting(key) {
+            let pause = self.backoff(key);
             return self.repeat_at(key, pause);
         }
         let what = failure.map_or("the server ended the stream before its answer", |failure| &*failure.message);
@@ -358,25 +305,24 @@ impl Session {
 
     /// The answer stream of a request ended without its answer.
     fn stream_over(&mut self, key: Key, failure: Option<Failure>) {
-        let Some(pending) = self.pending.get(&key) else { return };
+        let Some(pending) = self.pending.get_mut(&key) else { return };
         if let Some(failure) = &failure
             && !failure.kind.is_network()
         {
             return self.fail(key, &Trouble::of(failure));
         }
-        let legacy = pending.modern.is_none();
-        if legacy && pending.generation != self.link.generation && &*pending.method != "initialize" {
-            return self.orphaned(key, failure.as_ref());
+        if pending.is_subscription() && self.now >= pending.sent_at + PATIENCE {
+            pending.repeats = 0; // it ran well for a while
         }
-        if legacy && pending.last_event_id.is_some() && self.link.endpoint().is_none() {
+        // A stream of a session that was replaced cannot be resumed.
+        let resumable = pending.modern.is_none()
+            && pending.generation == self.link.generation
+            && pending.last_event_id.is_some()
+            && self.link.endpoint().is_none();
+        if resumable {
             return self.resume_later(key, failure);
         }
         self.cut_off(key, failure.as_ref());
-    }
-
-    /// Its session was replaced while it ran: its stream cannot be resumed.
-    fn orphaned(&mut self, key: Key, failure: Option<&Failure>) {
-        self.cut_off(key, failure);
     }
 
     fn resume_later(&mut self, key: Key, failure: Option<Failure>) {
@@ -387,22 +333,43 @@ impl Session {
             pending.trouble_since = None;
         } else {
             pending.empty_resumes += 1;
+            pending.trouble_since.get_or_insert(now);
         }
         if pending.empty_resumes > MAX_EMPTY_RESUMES {
             return self.cut_off(key, failure.as_ref());
         }
-        let pause = pending.retry.unwrap_or(RESUME_PAUSE * (pending.empty_resumes + 1));
-        pending.state = State::ResumeWaiting;
-        self.timers.at(now + pause, Timer::Retry(key));
+        pending.resumes += 1;
+        let own = if pending.resumes > MANY_RESUMES {
+            RESUME_PAUSE_LATER
+        } else {
+            RESUME_PAUSE.saturating_mul(pending.empty_resumes + 1)
+        };
+        let pause = pending.retry.unwrap_or(own);
+        self.resume_at(key, pause);
+    }
+
+    /// Resumes its stream after a pause.
+    pub(super) fn resume_at(&mut self, key: Key, pause: Duration) {
+        let when = self.now + pause;
+        if let Some(pending) = self.pending.get_mut(&key) {
+            pending.state = State::ResumeWaiting;
+            pending.retry_at = when;
+            self.timers.at(when, Timer::Retry(key));
+        }
     }
 
     fn resume(&mut self, key: Key) {
         let Some(pending) = self.pending.get(&key) else { return };
         if pending.generation != self.link.generation {
-            return self.orphaned(key, None);
+            return self.cut_off(key, None);
         }
         let last_event_id = pending.last_event_id.clone();
-        let outgoing = Outgoing { last_event_id, ..self.outgoing(Verb::Get, Bytes::new()) };
+        let mut outgoing = Outgoing { last_event_id, ..self.outgoing(Verb::Get, Bytes::new()) };
+        if pending.is_handshake() {
+            // The session that is being opened has its id from the head of the stream that broke.
+            outgoing.session_id = self.link.offered_session.clone();
+            outgoing.version = None;
+        }
         let exchange = self.start(Purpose::Resume(key), outgoing);
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Resuming(exchange);
@@ -411,15 +378,14 @@ impl Session {
     }
 
     /// The server would not resume: the GET got an answer that is no stream.
-    fn resume_refused(&mut self, key: Key, head: &Head) {
-        let gone = head.status == 404 && self.link.session_id.is_some();
-        if gone {
-            let current = self.pending.get(&key).is_some_and(|pending| pending.generation == self.link.generation);
-            if current {
-                self.lose_session("the server no longer knows the session");
-            }
+    fn resume_refused(&mut self, key: Key, head: &Head, body: &Bytes) {
+        let Some(pending) = self.pending.get(&key) else { return };
+        let generation = pending.generation;
+        if !pending.is_handshake() && status_says_session_gone(head.status, body, pending.in_session) {
+            self.lose_if_current(generation, "the server no longer knows the session");
         }
-        if (500..600).contains(&head.status) && self.resume_again(key) {
+        if matches!(head.status, 408 | 429 | 500..=599) && generation == self.link.generation && self.resume_again(key)
+        {
             return;
         }
         self.cut_off(key, None);
@@ -435,15 +401,15 @@ impl Session {
     /// The server may be restarting.
     fn resume_again(&mut self, key: Key) -> bool {
         let now = self.now;
-        let pause = self.backoff(key);
         let Some(pending) = self.pending.get_mut(&key) else { return true };
         let since = *pending.trouble_since.get_or_insert(now);
         if now >= since + PATIENCE {
             return false;
         }
-        pending.repeats += 1;
-        pending.state = State::ResumeWaiting;
-        self.timers.at(now + pause, Timer::Retry(key));
+        pending.resumes += 1;
+        let resumes = pending.resumes;
+        let pause = self.pause(resumes, BACKOFF_MOST);
+        self.resume_at(key, pause);
         true
     }
 
@@ -451,34 +417,52 @@ impl Session {
 
     /// Whether carrying it out twice does no harm.
     fn is_safe(&self, key: Key) -> bool {
-        self.pending.get(&key).is_some_and(|pending| pending.repeatable)
+        self.pending.get(&key).is_some_and(|pending| {
+            pending.method_is_safe() || pending.tool.as_deref().is_some_and(|tool| self.tools.is_repeatable(tool))
+        })
     }
 
-    fn backoff(&mut self, key: Key) -> Duration {
-        let most = if self.link.forever { BACKOFF_FOREVER } else { BACKOFF_MOST };
-        let repeats = self.pending.get(&key).map_or(0, |pending| pending.repeats).min(16);
-        let pause = BACKOFF_FIRST.saturating_mul(1 << repeats).min(most);
+    /// A notification stream of the modern era that was open once is opened again without a limit (C3).
+    fn is_lasting(&self, key: Key) -> bool {
+        self.pending.get(&key).is_some_and(|pending| pending.is_subscription() && pending.had_stream)
+    }
+
+    /// The pause before a request is tried again.
+    pub(super) fn backoff(&mut self, key: Key) -> Duration {
+        let pending = self.pending.get(&key);
+        let lasting = pending.is_some_and(Pending::is_subscription)
+            || (self.link.forever && pending.is_some_and(Pending::is_handshake));
+        let repeats = pending.map_or(0, |pending| pending.repeats);
+        self.pause(repeats, if lasting { BACKOFF_FOREVER } else { BACKOFF_MOST })
+    }
+
+    fn pause(&mut self, times: u32, most: Duration) -> Duration {
+        let pause = BACKOFF_FIRST.saturating_mul(1 << times.min(16)).min(most);
         pause + self.jitter(pause / 4)
     }
 
-    fn repeat_at(&mut self, key: Key, pause: Duration) {
+    /// Sends a request again after a pause.
+    pub(super) fn repeat_at(&mut self, key: Key, pause: Duration) {
+        let when = self.now + pause;
         let Some(pending) = self.pending.get_mut(&key) else { return };
-        pending.repeats += 1;
+        pending.repeats = pending.repeats.saturating_add(1);
         pending.state = State::Waiting;
-        self.timers.at(self.now + pause, Timer::Retry(key));
+        pending.retry_at = when;
+        self.timers.at(when, Timer::Retry(key));
     }
 
     /// The pause is over.
     pub(super) fn retry(&mut self, key: Key) {
         let Some(pending) = self.pending.get_mut(&key) else { return };
+        if self.now < pending.retry_at {
+            return; // it has another pause by now
+        }
         match pending.state {
+            State::Waiting if pending.is_handshake() => self.open(key),
+            State::Waiting if pending.modern.is_some() => self.send(key),
             State::Waiting => {
-                let handshake = pending.modern.is_none() && &*pending.method == "initialize";
-                if pending.modern.is_some() || handshake {
-                    return if handshake { self.open(key) } else { self.send(key) };
-                }
                 pending.state = State::Queued;
-                self.enqueue(super::link::Item::Request(key));
+                self.enqueue(Item::Request(key));
             }
             State::ResumeWaiting => self.resume(key),
             _ => {}
@@ -487,122 +471,87 @@ impl Session {
 
     /// Bounds how long a request may stand in the queue while the session is being opened again.
     pub(super) fn wait_in_line(&mut self, key: Key) {
+        let now = self.now;
+        if let Some(pending) = self.pending.get_mut(&key) {
+            pending.queued_at = now;
+        }
         if self.link.is_reopening() {
-            self.timers.at(self.now + PATIENCE, Timer::Patience(key));
+            self.timers.at(now + PATIENCE, Timer::Patience(key));
+            self.try_now();
+        }
+    }
+
+    /// Somebody wants the server: while connecting goes on for ever, a long pause is cut short.
+    fn try_now(&mut self) {
+        let Phase::Opening(key) = self.link.phase else { return };
+        let idle = self.pending.get(&key).is_some_and(|pending| {
+            pending.state == State::Waiting && self.link.forever && self.now >= pending.sent_at + BACKOFF_MOST
+        });
+        if idle {
+            self.open(key);
         }
     }
 
     /// A request has waited long enough for something else to happen.
     pub(super) fn patience_over(&mut self, key: Key) {
-        let Some(pending) = self.pending.get_mut(&key) else { return };
+        let Some(pending) = self.pending.get(&key) else { return };
         match pending.state {
             State::Queued => {
-                if let Some(trouble) = self.link.network_down.clone() {
-                    return self.fail(key, &trouble);
+                let down = self.link.network_down.clone();
+                // A server that opens no session in its time will not; one that cannot be reached need not be waited for so long.
+                let limit = if down.is_some() { PATIENCE } else { PATIENCE + self.settings.initialize_timeout };
+                let until = pending.queued_at + limit;
+                if self.now < until {
+                    return self.timers.at(until, Timer::Patience(key));
                 }
-                let waited = pending.trouble_since.is_some();
-                pending.trouble_since.get_or_insert(self.now);
-                if waited {
-                    let text = format!("{} does not open a new session", self.settings.server);
-                    return self.fail(key, &Trouble::new("timeout", text).hint("try again later"));
-                }
-                self.timers.at(self.now + self.settings.initialize_timeout, Timer::Patience(key));
+                let text = format!("{} does not open a new session", self.settings.server);
+                let trouble = down.unwrap_or_else(|| Trouble::new("timeout", text).hint("try again later"));
+                self.fail(key, &trouble);
             }
             State::Taken if self.link.endpoint().is_none() => {
-                self.fail(
-                    key,
-                    &Trouble {
-                        status: Some(202),
-                        ..Trouble::new("no-response", "the server took the request but did not answer it")
-                    },
-                );
+                let text = "the server took the request but did not answer it";
+                self.fail(key, &Trouble { status: Some(202), ..Trouble::new("no-response", text) });
             }
             _ => {}
         }
     }
 
-    /// The server said that it does not know the session: one new session for all, then again.
-    pub(super) fn session_gone(&mut self, key: Key, why: &str) {
-        let Some(pending) = self.pending.get_mut(&key) else { return };
-        if let Some(exchange) = pending.exchange() {
-            pending.state = State::Queued;
+    /// The server said that it does not know the session: one new session for all, then again. False if the request has
+    /// seen too much of that; then the server's words are its answer.
+    pub(super) fn session_gone(&mut self, key: Key) -> bool {
+        let Some(pending) = self.pending.get_mut(&key) else { return false };
+        if pending.lost_sessions >= MAX_LOST_SESSIONS || self.closing.is_some() {
+            return false;
+        }
+        pending.lost_sessions += 1;
+        let exchange = pending.exchange();
+        pending.state = State::Queued;
+        let generation = pending.generation;
+        let void = matches!(pending.origin, Origin::Ping | Origin::Replay);
+        if let Some(exchange) = exchange {
             self.let_end(exchange);
         }
-        let Some(pending) = self.pending.get_mut(&key) else { return };
-        pending.state = State::Queued;
-        pending.lost_sessions += 1;
-        let generation = pending.generation;
-        if pending.lost_sessions > MAX_LOST_SESSIONS {
-            return self.fail(key, &Trouble::new("session-lost", "the server forgets the session again and again"));
-        }
-        if matches!(pending.origin, Origin::Ping | Origin::Replay) {
+        if void {
             self.remove(key);
-            return self.lose_if_current(generation, why);
         }
-        self.lose_if_current(generation, why);
-        self.enqueue(super::link::Item::Request(key));
+        self.lose_if_current(generation, "the server no longer knows the session");
+        if !void {
+            self.enqueue(Item::Request(key));
+        }
+        true
     }
 
-    fn lose_if_current(&mut self, generation: u32, why: &str) {
+    /// A session is lost once, however many requests notice it.
+    pub(super) fn lose_if_current(&mut self, generation: u32, why: &str) {
         if generation == self.link.generation {
             self.lose_session(why);
-        }
-    }
-
-    // ---- messages without response ----
-
-    fn forward_answer(&mut self, forward: Forward, head: &Head, body: &Bytes) {
-        if (200..300).contains(&head.status) {
-            return;
-        }
-        let legacy = forward.modern.is_none();
-        let in_session = forward.sent_in.is_some();
-        if legacy
-            && (in_session || self.link.knows_session())
-            && status_says_session_gone(head.status, body, in_session)
-        {
-            // Whatever it said is about the session that is gone, except what holds for any session.
-            let generation = forward.sent_in.unwrap_or(self.link.generation);
-            self.lose_if_current(generation, "the server no longer knows the session");
-            if forward.only_generation.is_none() && forward.repeats == 0 {
-                self.enqueue(super::link::Item::Forward(Forward { repeats: 1, ..forward }));
-            }
-            return;
-        }
-        self.log(
-            Level::Warn,
-            format!("{} refused a message of the client (HTTP {})", self.settings.server, head.status),
-        );
-    }
-
-    fn forward_failed(&mut self, forward: Forward, failure: &Failure) {
-        let again = failure.unsent
-            && failure.kind.is_network()
-            && forward.repeats < MAX_FORWARD_REPEATS
-            && self.closing.is_none();
-        if !again {
-            return self
-                .log(Level::Warn, format!("a message of the client did not reach the server: {}", failure.message));
-        }
-        let repeats = forward.repeats + 1;
-        let pause = (BACKOFF_FIRST * (1 << repeats.min(4))).min(BACKOFF_MOST);
-        self.link.later.push((self.now + pause, Forward { repeats, ..forward }));
-        self.timers.at(self.now + pause, Timer::Later);
-    }
-
-    pub(super) fn send_later_forwards(&mut self) {
-        let now = self.now;
-        let (due, later): (Vec<_>, Vec<_>) = self.link.later.drain(..).partition(|(when, _)| *when <= now);
-        self.link.later = later;
-        for (_, forward) in due {
-            self.enqueue(super::link::Item::Forward(forward));
         }
     }
 
     /// Keeps what the head of a handshake's answer says about the session. False if it cannot be used and the request is over.
     fn note_session(&mut self, key: Key, head: &Head) -> bool {
         let Some(pending) = self.pending.get(&key) else { return false };
-        if pending.modern.is_some() || &*pending.method != "initialize" {
+        if !pending.is_handshake() {
             return true;
         }
         match &head.session_id {
@@ -619,222 +568,41 @@ impl Session {
         }
     }
 
-    /// A stream of HTTP+SSE broke: everything that was sent there lost its way back.
-    pub(super) fn sse_orphans(&mut self, failure: Option<&Failure>) {
-        let mut keys: Vec<Key> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| {
-                pending.modern.is_none()
-                    && pending.was_sent()
-                    && !matches!(pending.state, State::Waiting | State::ResumeWaiting)
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        keys.sort_unstable();
-        for key in keys {
-            if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
-                self.abort(exchange);
-            }
-            self.cut_off(key, failure);
-        }
-    }
-
     /// Fails all that stands in the queue, when no session can be had.
     pub(super) fn fail_queue(&mut self, trouble: &Trouble) {
-        let queue = std::mem::take(&mut self.link.queue);
-        for item in queue {
-            if let super::link::Item::Request(key) = item
-                && self.pending.get(&key).is_some_and(|pending| pending.state == State::Queued)
-            {
-                self.fail(key, trouble);
+        for item in std::mem::take(&mut self.link.queue) {
+            match item {
+                Item::Request(key) => {
+                    if self.pending.get(&key).is_some_and(|pending| pending.state == State::Queued) {
+                        self.fail(key, trouble);
+                    }
+                }
+                Item::Forward(forward) => self.done_with(forward),
+                Item::Initialized(_) => {}
             }
         }
     }
-}
 
-/// What a JSON-RPC error body says: its code, and its text.
-fn rpc_error(body: &Bytes) -> Option<(i64, Bytes)> {
-    match message::parse(body).ok()? {
-        Parsed::One(Message::Response(response)) => match response.outcome {
-            Outcome::Error(error) => Some((ErrorHead::read(error)?.code, body.clone())),
-            Outcome::Result(_) => None,
-        },
-        _ => None,
-    }
-}
-
-#[derive(Deserialize)]
-struct ErrorHead {
-    code: i64,
-    #[serde(default)]
-    message: String,
-}
-
-impl ErrorHead {
-    fn read(error: &RawValue) -> Option<Self> {
-        serde_json::from_str(error.get()).ok()
-    }
-}
-
-/// A status and body that mean "I do not know this session". 404 is the specification's; real servers also send 400, 410
-/// and 503 and say so in the text, and after a restart "not initialized".
-fn status_says_session_gone(status: u16, body: &Bytes, has_id: bool) -> bool {
-    match status {
-        404 => has_id && rpc_error(body).is_none_or(|(code, _)| code != message::METHOD_NOT_FOUND),
-        400 | 409 | 410 | 422 | 503 => {
-            let searched = body.get(..body.len().min(MAX_SEARCHED)).unwrap_or_default();
-            text_says_session_gone(&String::from_utf8_lossy(searched))
+    /// Ends a request with an error of the bridge.
+    pub(super) fn fail(&mut self, key: Key, trouble: &Trouble) {
+        let Some(pending) = self.remove(key) else { return };
+        if let Some(exchange) = pending.exchange() {
+            self.abort(exchange);
         }
-        _ => false,
-    }
-}
-
-/// The same as a JSON-RPC error on HTTP 200. Stricter: a tool may speak of sessions of its own.
-pub(super) fn says_session_gone(error: &RawValue) -> bool {
-    const MAX_MESSAGE: usize = 200;
-    let Some(error) = ErrorHead::read(error) else { return false };
-    let code = matches!(error.code, -32099..=-32000 | message::INVALID_REQUEST | message::INVALID_PARAMS);
-    code && !era::is_modern_error(error.code)
-        && error.message.len() <= MAX_MESSAGE
-        && text_says_session_gone(&error.message)
-}
-
-fn text_says_session_gone(text: &str) -> bool {
-    const SIGNS: [&str; 13] = [
-        "not found",
-        "expired",
-        "invalid",
-        "unknown",
-        "no valid",
-        "not valid",
-        "does not exist",
-        "doesn't exist",
-        "terminated",
-        "closed",
-        "missing",
-        "required",
-        "not initialized",
-    ];
-    let text = text.to_ascii_lowercase();
-    text.contains("server not initialized")
-        || (text.contains("session") && SIGNS.iter().any(|sign| text.contains(sign)))
-}
-
-fn content_name(head: &Head) -> String {
-    match &head.content {
-        Content::Json => "JSON".into(),
-        Content::EventStream => "an event stream".into(),
-        Content::Other(name) if name.starts_with("text/html") => "an HTML page".into(),
-        Content::Other(name) if name.is_empty() => "a body without a content type".into(),
-        Content::Other(name) => printable(name, 60),
-    }
-}
-
-/// The server's own short words, if it has any that are for people.
-fn server_words(head: &Head, body: &Bytes) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Words {
-        error_description: Option<String>,
-        message: Option<String>,
-        detail: Option<String>,
-        error: Option<serde_json::Value>,
-    }
-    let body = body.get(..body.len().min(MAX_SEARCHED))?;
-    let text = match &head.content {
-        Content::Json => {
-            let words: Words = serde_json::from_slice(body).ok()?;
-            let error = words.error.and_then(|error| {
-                error.as_str().map(str::to_owned).or_else(|| Some(error.get("message")?.as_str()?.to_owned()))
-            });
-            words.error_description.or(words.message).or(words.detail).or(error)?
+        match pending.origin {
+            Origin::Client => {
+                let response = trouble.response(&pending.id);
+                let handshake = pending.is_handshake();
+                self.respond(pending.batch, response);
+                if handshake {
+                    self.initialize_failed(trouble);
+                }
+            }
+            Origin::Reopen => self.reopen_failed(trouble),
+            Origin::ListTools => self.tools_unknown(trouble),
+            Origin::Replay | Origin::Ping => {
+                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.message));
+            }
         }
-        Content::Other(name) if name.starts_with("text/plain") => String::from_utf8_lossy(body).into_owned(),
-        _ => return None,
-    };
-    let text = printable(text.trim(), MAX_QUOTE);
-    (!text.is_empty()).then_some(text)
-}
-
-/// A text of the server without control characters, and not too long.
-fn printable(text: &str, most: usize) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_session_is_told_from_other_errors() {
-        let yes = [
-            (404, ""),
-            (404, r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#),
-            (
-                400,
-                r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#,
-            ),
-            (
-                400,
-                r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#,
-            ),
-            (400, "Invalid session"),
-            (503, r#"{"error":"session expired"}"#),
-            (410, "Session terminated"),
-        ];
-        for (status, body) in yes {
-            assert!(status_says_session_gone(status, &Bytes::from(body), true), "{status} {body}");
-        }
-        let no = [
-            (400, "Bad Request"),
-            (503, "Service Unavailable"),
-            (401, "session expired"),
-            (500, "session not found"),
-            (400, "unknown tool"),
-        ];
-        for (status, body) in no {
-            assert!(!status_says_session_gone(status, &Bytes::from(body), true), "{status} {body}");
-        }
-        assert!(!status_says_session_gone(404, &Bytes::new(), false), "without a session id a 404 is a wrong address");
-        let unknown_method = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#;
-        assert!(!status_says_session_gone(404, &Bytes::from(unknown_method), true));
-    }
-
-    #[test]
-    fn a_tool_error_about_sessions_of_its_own_is_not_ours() {
-        let error = |text: &str| serde_json::from_str::<Box<RawValue>>(text).expect("JSON");
-        assert!(says_session_gone(&error(r#"{"code":-32001,"message":"Session not found"}"#)));
-        assert!(says_session_gone(&error(r#"{"code":-32602,"message":"Invalid session ID"}"#)));
-        assert!(!says_session_gone(&error(r#"{"code":-32603,"message":"session not found"}"#)));
-        assert!(!says_session_gone(&error(r#"{"code":-32000,"message":"no such file"}"#)));
-        assert!(!says_session_gone(&error(r#"{"code":-32022,"message":"session not found"}"#)));
-    }
-
-    #[test]
-    fn errors_carry_kind_status_and_hint() {
-        let trouble = Trouble { status: Some(404), ..Trouble::new("not-found", "nothing here").hint("check \"it\"") };
-        let value: serde_json::Value = serde_json::from_slice(&trouble.response(&Id::Integer(4))).expect("JSON");
-        assert_eq!(value["id"], 4);
-        assert_eq!(value["error"]["code"], -32001);
-        assert_eq!(value["error"]["data"]["source"], "mcp-drawbridge");
-        assert_eq!(value["error"]["data"]["kind"], "not-found");
-        assert_eq!(value["error"]["data"]["status"], 404);
-        assert_eq!(value["error"]["data"]["hint"], "check \"it\"");
-    }
-
-    #[test]
-    fn a_servers_words_are_short_and_harmless() {
-        let head = |content| Head { status: 500, content, session_id: None, retry_after: None };
-        let plain = || Content::Other("text/plain; charset=utf-8".into());
-        assert_eq!(server_words(&head(plain()), &Bytes::from("no\u{1b}[31m way\n")).as_deref(), Some("no [31m way"));
-        assert_eq!(
-            server_words(&head(plain()), &Bytes::from("x".repeat(9999))).map(|words| words.len()),
-            Some(MAX_QUOTE)
-        );
-        assert_eq!(
-            server_words(&head(Content::Json), &Bytes::from(r#"{"error":{"message":"quota"}}"#)).as_deref(),
-            Some("quota")
-        );
-        assert_eq!(server_words(&head(Content::Other("text/html".into())), &Bytes::from("<b>")), None);
     }
 }

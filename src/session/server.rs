@@ -1,58 +1,105 @@
 //! What the server says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::pending::{Key, Origin, Pending, State};
-use super::recovery::{Trouble, says_session_gone};
+use super::gone::says_session_gone;
+use super::pending::{Key, Origin, Pending};
+use super::trouble::Trouble;
 use super::{ExchangeId, Level, Purpose, Session};
-use crate::message::{self, Id, Message, Notification, Outcome, Parsed, Request, Response};
+use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::sse::{Event, IdChange};
 
-use std::time::Duration;
-
-/// Requests of the server that the client has not answered yet. More are refused.
+/// Requests of the server that the client has not answered yet. The oldest are forgotten: some clients never answer some.
 const MAX_SERVER_REQUESTS: usize = 4096;
 /// How long a stream may stay open after it gave its answer, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(2);
 /// Bounds on the server's reconnection time (`retry:`): it is honoured between them.
 const RETRY_FLOOR: Duration = Duration::from_millis(100);
 const RETRY_CEILING: Duration = Duration::from_secs(60);
+/// Errors of one text that came again in a new session, before that text is believed to speak of something else.
+const MAX_FALSE_ALARMS: u32 = 3;
 
 /// Requests of the server that wait for the client.
 #[derive(Debug, Default)]
 pub(super) struct ServerRequests {
     open: HashMap<Id, ServerRequest>,
-    renamed: u64,
+    /// The ids of `open` in the order of their arrival.
+    order: BTreeMap<u64, Id>,
+    /// The client's name for each id of the server that was renamed.
+    aliases: HashMap<Id, Id>,
+    arrived: u64,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct ServerRequest {
-    /// The server's own id, where the client was given another because two servers sessions used the same.
+    /// The server's own id, where the client was given another because the same one was still open.
     pub(super) original: Option<Id>,
     pub(super) generation: u32,
+    arrival: u64,
 }
 
 impl ServerRequests {
-    /// The client's answer came.
-    pub(super) fn take(&mut self, id: &Id) -> Option<ServerRequest> {
-        self.open.remove(id)
+    /// A request came. Gives the id that the client shall see, if it must be another.
+    fn add(&mut self, id: &Id, generation: u32, nonce: &str) -> Option<Id> {
+        if self.open.len() >= MAX_SERVER_REQUESTS
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.take(&oldest);
+        }
+        self.arrived += 1;
+        let renamed =
+            self.open.contains_key(id).then(|| Id::String(format!("mcp-drawbridge-{nonce}-s{}", self.arrived).into()));
+        if let Some(alias) = &renamed {
+            self.aliases.insert(id.clone(), alias.clone());
+        }
+        let client_id = renamed.as_ref().unwrap_or(id).clone();
+        let original = renamed.is_some().then(|| id.clone());
+        self.order.insert(self.arrived, client_id.clone());
+        self.open.insert(client_id, ServerRequest { original, generation, arrival: self.arrived });
+        renamed
+    }
+
+    /// The client's answer came, or is not wanted any more.
+    pub(super) fn take(&mut self, client_id: &Id) -> Option<ServerRequest> {
+        let known = self.open.remove(client_id)?;
+        self.order.remove(&known.arrival);
+        if let Some(original) = &known.original
+            && self.aliases.get(original) == Some(client_id)
+        {
+            self.aliases.remove(original);
+        }
+        Some(known)
     }
 
     /// All of them, when their session is gone.
-    pub(super) fn drain(&mut self) -> Vec<Id> {
-        self.open.drain().map(|(id, _)| id).collect()
+    fn drain(&mut self) -> Vec<Id> {
+        self.open.clear();
+        self.aliases.clear();
+        std::mem::take(&mut self.order).into_values().collect()
     }
 
-    /// The id that the client knows for the server's id.
+    /// The id that the client knows for the server's id; of several, the last.
     fn client_id(&self, server_id: &Id) -> Option<Id> {
-        let renamed = self.open.iter().find(|(_, known)| known.original.as_ref() == Some(server_id));
-        renamed.map(|(id, _)| id.clone()).or_else(|| self.open.contains_key(server_id).then(|| server_id.clone()))
+        let alias = self.aliases.get(server_id);
+        alias.or_else(|| self.open.contains_key(server_id).then_some(server_id)).cloned()
     }
+}
+
+/// Where a message of the server came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    /// The answer to a request.
+    Answer(Key),
+    /// A stream that belongs to no request.
+    Stream,
+    /// A stream that gave its answer already: what else it answers, nobody asked.
+    Spent,
 }
 
 #[derive(Deserialize)]
@@ -70,9 +117,11 @@ impl Session {
 
     fn on_event(&mut self, exchange: ExchangeId, event: Event) {
         let retry = event.retry.map(|ms| Duration::from_millis(ms).clamp(RETRY_FLOOR, RETRY_CEILING));
+        let mut from = Source::Stream;
         match self.exchanges.get(&exchange) {
             None => return,
             Some(Purpose::Request(key) | Purpose::Resume(key)) => {
+                from = Source::Answer(*key);
                 if let Some(pending) = self.pending.get_mut(key) {
                     pending.stream_spoke = true;
                     pending.retry = retry.or(pending.retry);
@@ -89,78 +138,114 @@ impl Session {
                     return self.on_endpoint(exchange, &event.data);
                 }
             }
+            Some(Purpose::Tail) => from = Source::Spent,
             Some(_) => {}
         }
         // Other event types are not MCP's; an event without data only carries an id or a reconnection time.
         if event.name.as_deref().is_none_or(|name| name == "message") && !event.data.trim_ascii().is_empty() {
-            self.server_text(exchange, event.data);
+            self.server_text(from, event.data);
         }
     }
 
-    /// One text from the server: a message or a batch. Anything else is dropped: it is no message, so nobody waits for it, except
-    /// the request on whose stream it came, which ends with its stream.
-    pub(super) fn server_text(&mut self, exchange: ExchangeId, text: Bytes) {
+    /// One text from the server: a message or a batch. False if it is neither;
+    /// then nobody waits for it, except a request whose answer it seems to be.
+    pub(super) fn server_text(&mut self, from: Source, text: Bytes) -> bool {
         self.last_activity = self.now;
         let bytes = text.clone();
         match message::parse(&bytes) {
-            Ok(Parsed::One(message)) => self.server_message(exchange, message, text),
+            Ok(Parsed::One(message)) => self.server_message(from, message, text),
             Ok(Parsed::Batch(members)) => {
                 for raw in members {
+                    let text = text.slice_ref(raw.get().as_bytes());
                     match message::parse_one(raw.get()) {
-                        Ok(message) => self.server_message(exchange, message, text.slice_ref(raw.get().as_bytes())),
-                        Err(_) => {
-                            self.log(Level::Warn, "dropped something from the server that is not a JSON-RPC message")
-                        }
+                        Ok(message) => self.server_message(from, message, text),
+                        Err(invalid) => self.server_nonsense(from, &invalid, &text),
                     }
                 }
             }
-            Err(_) => self.log(Level::Warn, "dropped something from the server that is not a JSON-RPC message"),
+            Err(invalid) => {
+                self.server_nonsense(from, &invalid, &text);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// No message. If it was meant as the answer to a request, no other will come.
+    fn server_nonsense(&mut self, from: Source, invalid: &Invalid, text: &Bytes) {
+        let has = |word: &[u8]| memchr::memmem::find(text, word).is_some();
+        let (id, response) = match invalid {
+            Invalid::NotMessage { id, response, .. } => (id.clone(), *response),
+            // The damage may be confined to one string.
+            Invalid::NotJson => match message::parse_one(String::from_utf8_lossy(text).trim()) {
+                Ok(Message::Response(response)) => (response.id, true),
+                Ok(_) => (None, false),
+                Err(_) => (None, (has(b"\"result\"") || has(b"\"error\"")) && !has(b"\"method\"")),
+            },
+        };
+        self.log(Level::Warn, "dropped something from the server that is not a JSON-RPC message");
+        if !response {
+            return;
+        }
+        let key = self.asker(from, id.as_ref());
+        if let Some(key) = key {
+            self.fail(key, &Trouble::new("bad-json", "the server's answer is not a valid JSON-RPC message"));
         }
     }
 
-    fn server_message(&mut self, exchange: ExchangeId, message: Message<'_>, text: Bytes) {
+    fn server_message(&mut self, from: Source, message: Message<'_>, text: Bytes) {
         match message {
-            Message::Response(response) => self.server_response(exchange, &response, text),
-            Message::Request(request) => self.server_request(exchange, &request, text),
+            Message::Response(response) => self.server_response(from, &response, text),
+            Message::Request(request) => self.server_request(from, &request, text),
             Message::Notification(notification) => self.server_notification(&notification, text),
         }
     }
 
-    fn server_response(&mut self, exchange: ExchangeId, response: &Response<'_>, text: Bytes) {
-        let own_key = match self.exchanges.get(&exchange) {
-            Some(Purpose::Request(key) | Purpose::Resume(key)) => Some(*key),
-            _ => None,
+    fn server_response(&mut self, from: Source, response: &Response<'_>, text: Bytes) {
+        let key = self.asker(from, response.id.as_ref());
+        // An error without an id, in the answer to one request, is about that request.
+        let text = match key.filter(|_| response.id.is_none()).and_then(|key| self.pending.get(&key)) {
+            Some(pending) => message::with_id(&text, &pending.id).unwrap_or(text),
+            None => text,
         };
-        let (key, text) = match &response.id {
-            // An error without an id, on the stream of one request, is about that request.
-            None => {
-                (own_key, own_key.and_then(|key| message::with_id(&text, &self.pending.get(&key)?.id)).unwrap_or(text))
-            }
-            Some(id) => (self.by_id.get(id).copied(), text),
-        };
-        match key.filter(|key| self.pending.get(key).is_some_and(Pending::was_sent)) {
+        match key {
             Some(key) => self.answered(key, response.outcome, text),
             None => self.log(Level::Warn, "dropped a response from the server that no request waits for"),
         }
+    }
+
+    /// The request that a response is for: only one that was sent can have one.
+    fn asker(&self, from: Source, id: Option<&Id>) -> Option<Key> {
+        let key = match (from, id) {
+            (Source::Spent, _) | (Source::Stream, None) => None,
+            (Source::Answer(key), None) => Some(key),
+            (Source::Answer(_) | Source::Stream, Some(id)) => self.by_id.get(id).copied(),
+        };
+        key.filter(|key| self.pending.get(key).is_some_and(Pending::was_sent))
     }
 
     /// The answer to a request is here.
     pub(super) fn answered(&mut self, key: Key, outcome: Outcome<'_>, text: Bytes) {
         let Some(pending) = self.pending.get(&key) else { return };
         let legacy = pending.modern.is_none();
-        let handshake = legacy && &*pending.method == "initialize";
-        if let Outcome::Error(error) = outcome
-            && legacy
-            && !handshake
-            && pending.in_session
-            && says_session_gone(error)
-        {
-            return self.session_gone(key, "the server no longer knows the session");
-        }
-        if handshake {
+        if pending.is_handshake() {
             return self.initialize_answered(key, outcome, text);
         }
-        if let State::Streaming(exchange) | State::Resuming(exchange) = pending.state {
+        if let Outcome::Error(error) = outcome
+            && legacy
+            && pending.in_session
+            && !self.link.is_sse()
+            && self.link.false_alarms < MAX_FALSE_ALARMS
+            && says_session_gone(error)
+        {
+            // The same words in a new session are not about the session.
+            if pending.lost_sessions > 0 {
+                self.link.false_alarms += 1;
+            } else if self.session_gone(key) {
+                return;
+            }
+        }
+        if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
             self.let_end(exchange);
         }
         let Some(mut pending) = self.remove(key) else { return };
@@ -168,11 +253,11 @@ impl Session {
             Origin::Client => {
                 let mut text = text;
                 if let Outcome::Result(result) = outcome {
-                    if &*pending.method == "tools/list" {
-                        text = self.tools.learn(&self.settings.tools, result, text);
-                    }
                     if legacy {
-                        self.link.note(&pending.method, &pending.text);
+                        self.link.note(self.now, &pending.method, &pending.text);
+                    }
+                    if &*pending.method == "tools/list" {
+                        text = self.list_for_client(&pending.id, result, text);
                     }
                 }
                 self.respond(pending.batch.take(), text);
@@ -190,32 +275,20 @@ impl Session {
         }
     }
 
-    fn server_request(&mut self, exchange: ExchangeId, request: &Request<'_>, text: Bytes) {
-        let modern = match self.exchanges.get(&exchange) {
-            Some(Purpose::Request(key) | Purpose::Resume(key)) => {
-                self.pending.get(key).is_some_and(|pending| pending.modern.is_some())
-            }
-            _ => false,
+    fn server_request(&mut self, from: Source, request: &Request<'_>, text: Bytes) {
+        let owner = match from {
+            Source::Answer(key) => self.pending.get(&key),
+            Source::Stream | Source::Spent => None,
         };
-        if modern {
+        if owner.is_some_and(|pending| pending.modern.is_some()) {
             // 2026-07-28 "stdio": the server must not write requests. The client could not answer it either.
             return self.log(Level::Warn, "dropped a request from the server: its protocol version has none");
         }
-        if self.server_requests.open.len() >= MAX_SERVER_REQUESTS {
-            return self.log(Level::Warn, "dropped a request from the server: too many wait for the client");
-        }
-        let generation = self.link.generation;
-        let mut known = ServerRequest { original: None, generation };
-        let mut id = request.id.clone();
-        let mut text = text;
-        if self.server_requests.open.contains_key(&id) {
-            // Two sessions of one server may use the same id.
-            self.server_requests.renamed += 1;
-            id = Id::String(format!("mcp-drawbridge-{}-s{}", self.settings.nonce, self.server_requests.renamed).into());
-            text = message::with_id(&text, &id).unwrap_or(text);
-            known.original = Some(request.id.clone());
-        }
-        self.server_requests.open.insert(id, known);
+        let generation = owner.map_or(self.link.generation, |pending| pending.generation);
+        let text = match self.server_requests.add(&request.id, generation, &self.settings.nonce) {
+            Some(renamed) => message::with_id(&text, &renamed).unwrap_or(text),
+            None => text,
+        };
         self.write(text);
     }
 
@@ -229,9 +302,9 @@ impl Session {
                     .and_then(|params| serde_json::from_str::<Cancelled>(params.get()).ok())
                     .and_then(|params| Id::from_json(params.request_id.get()));
                 if let Some(client_id) = id.and_then(|id| self.server_requests.client_id(&id)) {
-                    let known = self.server_requests.open.remove(&client_id);
+                    let known = self.server_requests.take(&client_id);
                     if known.is_some_and(|known| known.original.is_some()) {
-                        text = cancelled(&client_id);
+                        text = cancelled(&client_id, "the server needs no answer any more");
                     }
                 }
             }
@@ -243,22 +316,16 @@ impl Session {
     /// The session is gone: what it asked can no longer be answered.
     pub(super) fn drop_server_requests(&mut self) {
         for id in self.server_requests.drain() {
-            self.write(cancelled(&id));
-        }
-    }
-
-    /// A body that should hold the response to `key` was read; did it?
-    pub(super) fn must_be_answered(&mut self, key: Key, exchange: ExchangeId, why: &'static str) {
-        let still_waits = self.pending.get(&key).is_some_and(|pending| pending.state == State::Sent(exchange));
-        if still_waits {
-            self.fail(key, &Trouble::new("no-response", why));
+            self.write(cancelled(&id, "the session with the server ended"));
         }
     }
 }
 
-fn cancelled(id: &Id) -> Bytes {
+/// `notifications/cancelled`, to either side.
+pub(super) fn cancelled(id: &Id, reason: &str) -> Bytes {
+    let reason = message::quote(reason);
     format!(
-        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\"reason\":\"the session with the server ended\"}}}}"
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\"reason\":{reason}}}}}"
     )
     .into()
 }

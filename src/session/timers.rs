@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::ExchangeId;
 use super::pending::Key;
 
+/// Time-outs below this number are not worth a look.
+const PRUNE_FLOOR: usize = 1024;
+
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -16,20 +19,22 @@ pub(super) enum Timer {
     Patience(Key),
     /// `initialize` must be answered now (S2).
     Initialize(Key),
-    /// Open the notification stream again.
-    Listen,
-    /// The notification stream has had its head start.
-    HeadStart(u64),
-    /// The barrier behind `notifications/initialized` is old enough.
-    Greeting(ExchangeId),
+    /// Open the notification stream or the session again. Only the last one that was set counts.
+    Listen(u64),
+    /// The notification stream of this generation has had its head start.
+    HeadStart(u32),
+    /// Say `notifications/initialized` to this generation again.
+    Greet(u32),
+    /// The barrier behind `notifications/initialized` of this generation is old enough.
+    Greeting(u32),
     /// The `endpoint` event is overdue.
     Endpoint(ExchangeId),
     /// Messages without response are due to be sent again.
     Later,
     /// Time for a ping, if idle.
     KeepAlive,
-    /// A ping has had its time.
-    Ping(Key),
+    /// A request of our own has had its time.
+    Own(Key),
     /// Requests in flight have had their time after the end of stdin.
     Drain,
     /// The server has had its time to take the DELETE.
@@ -65,6 +70,14 @@ impl Timers {
     /// Requests all have the same time-out.
     pub(super) fn request(&mut self, when: Duration, key: Key) {
         self.requests.push_back((when, key));
+    }
+
+    /// Forgets time-outs of requests that were answered, once they are the most: one slow request must not keep all later
+    /// ones in the list. Costs nothing on the average.
+    pub(super) fn prune_requests(&mut self, living: usize, lives: impl Fn(Key) -> bool) {
+        if self.requests.len() > 2 * living + PRUNE_FLOOR {
+            self.requests.retain(|(_, key)| lives(*key));
+        }
     }
 
     /// The earliest deadline that still matters.
@@ -115,14 +128,25 @@ mod tests {
     fn the_earliest_living_deadline_is_next() {
         let mut timers = Timers::default();
         assert_eq!(timers.next(|_| true, |_| true), None);
-        timers.at(s(5), Timer::Listen);
+        timers.at(s(5), Timer::Later);
         timers.tail(s(1), 7);
         timers.request(s(2), Key(9));
         assert_eq!(timers.next(|_| true, |_| true), Some(s(1)));
         assert_eq!(timers.next(|_| false, |_| true), Some(s(2)), "a stream that ended needs no deadline");
         assert_eq!(timers.pop_due(s(1)), None);
-        assert_eq!(timers.pop_due(s(9)), Some(Due::Timer(Timer::Listen)));
+        assert_eq!(timers.pop_due(s(9)), Some(Due::Timer(Timer::Later)));
         assert_eq!(timers.pop_due(s(9)), Some(Due::Request(Key(9))));
         assert_eq!(timers.pop_due(s(9)), None);
+    }
+
+    #[test]
+    fn one_slow_request_does_not_keep_the_time_outs_of_all_others() {
+        let mut timers = Timers::default();
+        for key in 0..100_000 {
+            timers.request(s(60), Key(key));
+            timers.prune_requests(1, |key| key == Key(0));
+        }
+        assert!(timers.requests.len() <= PRUNE_FLOOR + 3, "{}", timers.requests.len());
+        assert_eq!(timers.requests.front(), Some(&(s(60), Key(0))));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -9,9 +10,10 @@ use serde_json::value::RawValue;
 
 use super::link::Item;
 use super::pending::{Key, Origin, Pending, State};
-use super::recovery::Trouble;
+use super::timers::Timer;
+use super::trouble::Trouble;
 use super::{Level, Session};
-use crate::message::{self, Outcome};
+use crate::message::{self, Id, Outcome};
 
 /// Tools that are remembered.
 const MAX_TOOLS: usize = 10_000;
@@ -19,6 +21,8 @@ const MAX_TOOLS: usize = 10_000;
 const MAX_NAME: usize = 1024;
 /// Pages of a tool list that we read for ourselves.
 const MAX_PAGES: u32 = 100;
+/// How long one of them may take.
+const PAGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which tools the client may see and call: `--allow-tool`, `--ignore-tool`, `--read-only`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,8 +89,8 @@ pub(super) enum Verdict {
 struct Hints {
     read_only: bool,
     idempotent: bool,
-    /// Which list they are from, counted by changes of the list.
-    list: u32,
+    /// The list from which they are. The rules believe only the newest.
+    list: u64,
 }
 
 #[derive(Debug, Default)]
@@ -94,9 +98,12 @@ pub(super) struct Tools {
     known: HashMap<Box<str>, Hints>,
     /// Calls that wait for the list.
     held: Vec<Key>,
-    list: u32,
     pages: u32,
     asking: bool,
+    /// Counts what made lists out of date.
+    list: u64,
+    /// The list that we began to read.
+    asked_list: u64,
 }
 
 #[derive(Deserialize)]
@@ -104,8 +111,8 @@ pub(super) struct Tools {
 struct Page<'a> {
     #[serde(borrow)]
     tools: &'a RawValue,
-    #[serde(default)]
-    next_cursor: Option<String>,
+    #[serde(borrow, default)]
+    next_cursor: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -137,9 +144,13 @@ struct Call<'a> {
 }
 
 impl Tools {
-    /// The list may have changed: a rule needs a new one. For repeating a call the old annotation still serves.
+    /// The list may have changed. What may be called is judged anew; what may be repeated is still believed, because a call
+    /// that is under way was made by the old list.
     pub(super) fn forget(&mut self) {
         self.list += 1;
+        if self.known.len() >= MAX_TOOLS {
+            self.known.clear();
+        }
     }
 
     /// Calling it twice does no harm, by its own annotation.
@@ -158,8 +169,7 @@ impl Tools {
         if !rules.read_only {
             return Verdict::Allowed;
         }
-        match self.known.get(name) {
-            Some(hints) if hints.list != self.list => Verdict::Unknown,
+        match self.known.get(name).filter(|hints| hints.list == self.list) {
             Some(hints) if hints.read_only => Verdict::Allowed,
             Some(_) => {
                 Verdict::Refused(format!("Tool {name:?} is not available: it is not annotated read-only (--read-only)"))
@@ -169,9 +179,11 @@ impl Tools {
     }
 
     /// Reads the annotations of a page of tools, and leaves out what the rules hide. The rest of the text stays as it is.
-    pub(super) fn learn(&mut self, rules: &ToolRules, result: &RawValue, text: Bytes) -> Bytes {
-        let Ok(page) = serde_json::from_str::<Page>(result.get()) else { return text };
-        let Ok(tools) = serde_json::from_str::<Vec<&RawValue>>(page.tools.get()) else { return text };
+    /// `None` if there are rules and they cannot be applied.
+    pub(super) fn learn(&mut self, rules: &ToolRules, result: &RawValue, text: Bytes) -> Option<Bytes> {
+        let page: Option<Page> = serde_json::from_str(result.get()).ok();
+        let tools = page.as_ref().and_then(|page| serde_json::from_str::<Vec<&RawValue>>(page.tools.get()).ok());
+        let (Some(page), Some(tools)) = (page, tools) else { return rules.is_empty().then_some(text) };
         let mut kept = Vec::with_capacity(tools.len());
         for raw in &tools {
             let Ok(tool) = serde_json::from_str::<Tool>(raw.get()) else {
@@ -186,7 +198,9 @@ impl Tools {
                 idempotent: annotations.idempotent_hint == true,
                 list: self.list,
             };
-            if (self.known.len() < MAX_TOOLS || self.known.contains_key(&*tool.name)) && tool.name.len() <= MAX_NAME {
+            if let Some(known) = self.known.get_mut(&*tool.name) {
+                *known = hints;
+            } else if self.known.len() < MAX_TOOLS && tool.name.len() <= MAX_NAME {
                 self.known.insert(tool.name.as_ref().into(), hints);
             }
             if rules.admits_name(&tool.name) && (!rules.read_only || hints.read_only) {
@@ -194,18 +208,25 @@ impl Tools {
             }
         }
         if kept.len() == tools.len() {
-            return text;
+            return Some(text);
         }
-        let whole = std::str::from_utf8(&text).unwrap_or_default();
-        let Some(start) = message::offset_in(whole, page.tools.get()) else { return text };
-        let (Some(before), Some(after)) = (whole.get(..start), whole.get(start + page.tools.get().len()..)) else {
-            return text;
-        };
-        format!("{before}[{}]{after}", kept.join(",")).into()
+        let whole = std::str::from_utf8(&text).ok()?;
+        let start = message::offset_in(whole, page.tools.get())?;
+        let (before, after) = (whole.get(..start)?, whole.get(start + page.tools.get().len()..)?);
+        Some(format!("{before}[{}]{after}", kept.join(",")).into())
     }
 }
 
 impl Session {
+    /// A page of tools on its way to the client.
+    pub(super) fn list_for_client(&mut self, id: &Id, result: &RawValue, text: Bytes) -> Bytes {
+        self.tools.learn(&self.settings.tools, result, text).unwrap_or_else(|| {
+            let trouble = Trouble::new("policy", "the server's list of tools cannot be read, so the tool rules cannot be applied")
+                .hint("the fault is on the server's side; without --allow-tool, --ignore-tool and --read-only the list passes as it is");
+            trouble.response(id)
+        })
+    }
+
     /// A call of a tool that nobody has listed yet, under `--read-only`: we list the tools ourselves.
     pub(super) fn hold_for_tools(&mut self, key: Key) {
         if let Some(pending) = self.pending.get_mut(&key) {
@@ -215,6 +236,7 @@ impl Session {
         if !self.tools.asking {
             self.tools.asking = true;
             self.tools.pages = 0;
+            self.tools.asked_list = self.tools.list;
             self.ask_for_tools(key, None);
         }
     }
@@ -239,6 +261,7 @@ impl Session {
         let mut pending = Pending::new(id, Origin::ListTools, "tools/list", text.into());
         pending.modern = modern;
         let key = self.add(pending);
+        self.timers.at(self.now + PAGE_PATIENCE, Timer::Own(key));
         if is_modern { self.send(key) } else { self.enqueue(Item::Request(key)) }
     }
 
@@ -252,12 +275,18 @@ impl Session {
         };
         self.tools.learn(&ToolRules::default(), result, Bytes::new());
         self.tools.pages += 1;
-        let next = serde_json::from_str::<Page>(result.get()).ok().and_then(|page| page.next_cursor);
+        let next = serde_json::from_str::<Page>(result.get())
+            .ok()
+            .and_then(|page| serde_json::from_str::<String>(page.next_cursor?.get()).ok());
         let held = self.tools.held.iter().copied().find(|key| self.pending.contains_key(key));
-        if let (Some(next), Some(like)) = (next, held)
+        // A list that changed while we read it is read again.
+        let changed = self.tools.asked_list != self.tools.list;
+        self.tools.asked_list = self.tools.list;
+        if let Some(like) = held
+            && (changed || next.is_some())
             && self.tools.pages < MAX_PAGES
         {
-            return self.ask_for_tools(like, Some(&next));
+            return self.ask_for_tools(like, next.as_deref().filter(|_| !changed));
         }
         self.tools.asking = false;
         for key in std::mem::take(&mut self.tools.held) {
@@ -312,7 +341,7 @@ mod tests {
         let message = message::parse(&text);
         let Ok(message::Parsed::One(message::Message::Response(response))) = message else { panic!("a response") };
         let Outcome::Result(result) = response.outcome else { panic!("a result") };
-        let out = tools.learn(rules, result, text.clone());
+        let out = tools.learn(rules, result, text.clone()).expect("a readable list");
         (tools, String::from_utf8(out.to_vec()).expect("UTF-8"))
     }
 
@@ -359,9 +388,5 @@ mod tests {
         assert!(text.contains("readFile") && !text.contains("\"put\""), "a hint of the wrong type is no hint");
         assert!(matches!(tools.verdict(&rules, Some("put")), Verdict::Refused(_)));
         assert_eq!(tools.verdict(&rules, Some("never-listed")), Verdict::Unknown);
-        let mut tools = tools;
-        tools.forget();
-        assert_eq!(tools.verdict(&rules, Some("readFile")), Verdict::Unknown, "a list that changed is read again");
-        assert!(tools.is_repeatable("readFile"));
     }
 }

@@ -77,7 +77,9 @@ fn what_is_safe_to_repeat_is_repeated_when_the_connection_breaks() {
         ("a stream that is cut", |_| Reply::stream().write(": hello\n\n").cut()),
         ("no HTTP at all", |_| Reply::nothing()),
         ("a reset", |_| Reply::nothing().reset()),
-        ("a body that is cut", |_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"json")),
+        ("a body that is cut", |_| {
+            Reply::raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"json")
+        }),
     ];
     for (name, make) in breaks {
         let server = Mcp::plain();
@@ -150,7 +152,9 @@ fn errors_of_the_server_pass_through_on_any_status() {
     for status in [200, 400, 401, 403, 404, 422, 429, 500, 501] {
         let server = Mcp::plain();
         let body = |id: &str| {
-            format!("{{\"jsonrpc\":\"2.0\", \"error\":{{\"code\":-31999,\"message\":\"no: \\u00e4\",\"data\":{{\"x\":1e400}}}},\"id\":{id}}}")
+            format!(
+                "{{\"jsonrpc\":\"2.0\", \"error\":{{\"code\":-31999,\"message\":\"no: \\u00e4\",\"data\":{{\"x\":1e400}}}},\"id\":{id}}}"
+            )
         };
         server.on("tools/call", move |call| (call.tool() == "change").then(|| Reply::json(status, body(&call.id))));
         let mut bridge = ready(&server);
@@ -188,14 +192,20 @@ fn what_the_server_says_is_not_rewritten() {
         (call.tool() == "change").then(|| {
             Reply::stream()
                 .event(&format!("{{\"jsonrpc\":\"2.0\",\"method\":\"future/thing\",\"extra\":{oddities}}}"))
-                .event(&format!("{{\"id\":{}, \"future\":{oddities},\"result\":{oddities},\"jsonrpc\":\"2.0\"}}", call.id))
+                .event(&format!(
+                    "{{\"id\":{}, \"future\":{oddities},\"result\":{oddities},\"jsonrpc\":\"2.0\"}}",
+                    call.id
+                ))
                 .end()
         })
     });
     let mut bridge = ready(&server);
     let id = bridge.call("change", &json!({}));
     let answer = bridge.answer_line(&id);
-    assert_eq!(answer.text, format!("{{\"id\":{id}, \"future\":{oddities},\"result\":{oddities},\"jsonrpc\":\"2.0\"}}"));
+    assert_eq!(
+        answer.text,
+        format!("{{\"id\":{id}, \"future\":{oddities},\"result\":{oddities},\"jsonrpc\":\"2.0\"}}")
+    );
     let end = bridge.finish();
     let note = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"future/thing\",\"extra\":{oddities}}}");
     assert!(end.lines.iter().any(|line| line.text == note), "unknown methods and members pass");
@@ -221,7 +231,9 @@ fn what_the_client_says_is_not_rewritten() {
 #[test]
 fn whatever_a_server_writes_is_one_line() {
     let pretty = |id: &str| {
-        format!("\r\n{{\r\n  \"jsonrpc\": \"2.0\",\n\n  \"id\": {id},\r  \"result\": {{\n    \"text\": \"a\u{2028}b\u{2029}c\u{85}d\"\n  }}\n}}\r\n\n")
+        format!(
+            "\r\n{{\r\n  \"jsonrpc\": \"2.0\",\n\n  \"id\": {id},\r  \"result\": {{\n    \"text\": \"a\u{2028}b\u{2029}c\u{85}d\"\n  }}\n}}\r\n\n"
+        )
     };
     let server = Mcp::plain();
     server.on("tools/call", move |call| match call.tool() {
@@ -246,15 +258,29 @@ fn ids_of_every_kind_come_back_as_they_are() {
     let server = Mcp::plain();
     let mut bridge = ready(&server);
     let ids = [
-        "1000", "\"1000\"", "0", "-7", "\"\"", "\"a b\"", "\"\\u00e4\\n\\u0000\"", "9007199254740993", "-9223372036854775808",
-        "1.5", "123456789012345678901234567890", "\"123456789012345678901234567890\"", "\"\u{1F600}\"", "\"null\"",
+        "1000",
+        "\"1000\"",
+        "0",
+        "-7",
+        "\"\"",
+        "\"a b\"",
+        "\"\\u00e4\\n\\u0000\"",
+        "9007199254740993",
+        "-9223372036854775808",
+        "1.5",
+        "123456789012345678901234567890",
+        "\"123456789012345678901234567890\"",
+        "\"\u{1F600}\"",
+        "\"null\"",
     ];
     for id in ids {
         bridge.send_line(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\"}}"));
     }
     for id in ids {
         let wanted = format!("\"id\":{id},");
-        let found = bridge.line_where(crate::support::LIMIT, |line| line.text.contains(&wanted) && line.value.get("result").is_some());
+        let found = bridge.line_where(crate::support::LIMIT, |line| {
+            line.text.contains(&wanted) && line.value.get("result").is_some()
+        });
         assert!(found.is_some(), "{id}\n{}", bridge.report());
     }
     let end = bridge.finish();
@@ -267,7 +293,9 @@ fn a_response_goes_to_the_id_that_asked_and_only_once() {
     let server = Mcp::plain();
     server.on("tools/call", |call| {
         (call.tool() == "change").then(|| {
-            let other = |id: &str, from: &str| format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"from\":\"{from}\"}}}}");
+            let other = |id: &str, from: &str| {
+                format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"from\":\"{from}\"}}}}")
+            };
             Reply::stream()
                 .event(&other("\"5000\"", "a string"))
                 .event(&other("4999", "another id"))
@@ -295,7 +323,8 @@ fn a_response_goes_to_the_id_that_asked_and_only_once() {
 fn an_id_that_is_in_use_is_refused_and_the_first_request_keeps_its_answer() {
     let server = Mcp::plain();
     let mut bridge = ready(&server);
-    let call = r#"{"jsonrpc":"2.0","id":"twice","method":"tools/call","params":{"name":"sleep","arguments":{"ms":400}}}"#;
+    let call =
+        r#"{"jsonrpc":"2.0","id":"twice","method":"tools/call","params":{"name":"sleep","arguments":{"ms":400}}}"#;
     bridge.send_line(call);
     bridge.send_line(call);
     let refusal = bridge.answer(&json!("twice"));
@@ -340,8 +369,12 @@ fn progress_and_its_answer_come_in_order_and_complete() {
     );
     bridge.result(&id);
     let end = bridge.finish();
-    let steps: Vec<u64> =
-        end.lines.iter().filter(|line| line.value["method"] == "notifications/progress").filter_map(|line| line.value["params"]["progress"].as_u64()).collect();
+    let steps: Vec<u64> = end
+        .lines
+        .iter()
+        .filter(|line| line.value["method"] == "notifications/progress")
+        .filter_map(|line| line.value["params"]["progress"].as_u64())
+        .collect();
     assert_eq!(steps, (1..=5000).collect::<Vec<_>>());
     let last = end.lines.iter().rposition(|line| line.value["method"] == "notifications/progress");
     let answer = end.lines.iter().position(|line| line.value["id"] == id);
@@ -364,7 +397,10 @@ fn modern_requests_pass_with_their_headers() {
     let sent = server.requests();
     assert_eq!(sent.len(), 4, "nothing but the four requests\n{}", server.summary());
     let names: Vec<_> = sent.iter().map(|request| request.header("mcp-name").unwrap_or_default().to_owned()).collect();
-    assert_eq!(names, ["plain", "=?base64?w6QNClgtRXZpbDogMQ==?=", "=?base64?IHBhZGRlZCA=?=", "=?base64?PT9iYXNlNjQ/ZUE9PT89?="]);
+    assert_eq!(
+        names,
+        ["plain", "=?base64?w6QNClgtRXZpbDogMQ==?=", "=?base64?IHBhZGRlZCA=?=", "=?base64?PT9iYXNlNjQ/ZUE9PT89?="]
+    );
     for request in &sent {
         assert_eq!(request.header("mcp-protocol-version"), Some("2026-07-28"));
         assert_eq!(request.header("mcp-method"), Some("tools/call"));

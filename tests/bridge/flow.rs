@@ -47,38 +47,46 @@ fn flood(id: &str) -> Reply {
 
 #[test]
 fn a_client_that_does_not_read_slows_the_server_down_and_loses_nothing() {
-    all_at_once(&[Stdio3::Pipes, Stdio3::Sockets], 2, |stdio| format!("{stdio:?}"), |stdio| {
-        let server = Mcp::plain();
-        server.on("tools/call", |call| (call.tool() == "flood").then(|| flood(&call.id)));
-        let mut bridge = Setup::new(&server.url()).stdio(*stdio).unread().start();
-        let mut stdout = BufReader::with_capacity(1 << 20, bridge.take_stdout());
-        let mut line = String::new();
-        bridge.initialize();
-        stdout.read_line(&mut line).expect("the answer to initialize");
-        bridge.initialized();
-        bridge.call("flood", &json!({}));
-        server.await_count("tools/call", 1);
-        // Nothing is read; the flood must stand still soon, in the kernel's buffers.
-        std::thread::sleep(s(3));
-        let log = server.log();
-        let call = log.iter().find(|logged| logged.request.rpc_method() == "tools/call").unwrap();
-        assert!(call.done.is_none(), "100 MB cannot have gone anywhere");
-        assert_peak(&bridge, 48 * MIB);
-        let mut next = 0_u64;
-        loop {
-            line.clear();
-            assert!(stdout.read_line(&mut line).expect("a line") > 0, "stdout ends early\n{}", bridge.report());
-            if line.contains("\"result\"") {
-                break;
+    all_at_once(
+        &[Stdio3::Pipes, Stdio3::Sockets],
+        2,
+        |stdio| format!("{stdio:?}"),
+        |stdio| {
+            let server = Mcp::plain();
+            server.on("tools/call", |call| (call.tool() == "flood").then(|| flood(&call.id)));
+            let mut bridge = Setup::new(&server.url()).stdio(*stdio).unread().start();
+            let mut stdout = BufReader::with_capacity(1 << 20, bridge.take_stdout());
+            let mut line = String::new();
+            bridge.initialize();
+            stdout.read_line(&mut line).expect("the answer to initialize");
+            bridge.initialized();
+            bridge.call("flood", &json!({}));
+            server.await_count("tools/call", 1);
+            // Nothing is read; the flood must stand still soon, in the kernel's buffers.
+            std::thread::sleep(s(3));
+            let log = server.log();
+            let call = log.iter().find(|logged| logged.request.rpc_method() == "tools/call").unwrap();
+            assert!(call.done.is_none(), "100 MB cannot have gone anywhere");
+            assert_peak(&bridge, 48 * MIB);
+            let mut next = 0_u64;
+            loop {
+                line.clear();
+                assert!(stdout.read_line(&mut line).expect("a line") > 0, "stdout ends early\n{}", bridge.report());
+                if line.contains("\"result\"") {
+                    break;
+                }
+                let n = line
+                    .split_once("\"n\":")
+                    .and_then(|(_, rest)| rest.split_once(','))
+                    .and_then(|(n, _)| n.parse().ok());
+                assert_eq!(n, Some(next), "{stdio:?}: lost or out of order");
+                next += 1;
             }
-            let n = line.split_once("\"n\":").and_then(|(_, rest)| rest.split_once(',')).and_then(|(n, _)| n.parse().ok());
-            assert_eq!(n, Some(next), "{stdio:?}: lost or out of order");
-            next += 1;
-        }
-        assert_eq!(next, 100_000);
-        assert_peak(&bridge, 48 * MIB);
-        bridge.finish();
-    });
+            assert_eq!(next, 100_000);
+            assert_peak(&bridge, 48 * MIB);
+            bridge.finish();
+        },
+    );
 }
 
 /// Other calls go on to be answered once the client reads again, and stdin is read all the time.
@@ -88,7 +96,10 @@ fn two_thousand_requests_before_the_first_read_do_not_lock() {
         let server = Mcp::plain();
         // Answers large enough to fill every buffer on the way.
         server.on("tools/call", |call| {
-            Some(Reply::json(200, call.result(&json!({"n": call.message["params"]["arguments"]["n"], "x": "y".repeat(2000)}))))
+            Some(Reply::json(
+                200,
+                call.result(&json!({"n": call.message["params"]["arguments"]["n"], "x": "y".repeat(2000)})),
+            ))
         });
         let mut bridge = Setup::new(&server.url()).stdio(stdio).unread().start();
         bridge.initialize();
@@ -121,7 +132,9 @@ fn a_flood_from_the_client_is_slowed_down() {
         // 384 MB: more than may wait.
         let big = "x".repeat(3 * MIB);
         for id in 0..128 {
-            let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"f{id}\",\"method\":\"tools/call\",\"params\":{{\"name\":\"x\",\"arguments\":\"{big}\"}}}}\n");
+            let line = format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":\"f{id}\",\"method\":\"tools/call\",\"params\":{{\"name\":\"x\",\"arguments\":\"{big}\"}}}}\n"
+            );
             if !bridge.send_bytes(line.as_bytes()) {
                 break;
             }
@@ -320,13 +333,19 @@ fn answers_come_while_another_is_huge() {
     let server = Mcp::plain();
     server.on("tools/call", |call| {
         (call.tool() == "trickle").then(|| {
-            Reply::stream().each((0..40).map(|_| Bytes::from_static(b": comment\n\n"))).wait(ms(1500)).event(&call.result(&json!({}))).end()
+            Reply::stream()
+                .each((0..40).map(|_| Bytes::from_static(b": comment\n\n")))
+                .wait(ms(1500))
+                .event(&call.result(&json!({})))
+                .end()
         })
     });
     let mut bridge = ready(&server);
     let slow = bridge.call("trickle", &json!({}));
     bridge.assert_works();
     bridge.result(&slow);
-    eventually("the stream has ended", || server.log().iter().all(|logged| logged.done.is_some() || logged.request.method == "GET").then_some(()));
+    eventually("the stream has ended", || {
+        server.log().iter().all(|logged| logged.done.is_some() || logged.request.method == "GET").then_some(())
+    });
     bridge.finish();
 }

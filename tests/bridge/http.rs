@@ -23,21 +23,27 @@ fn ready(server: &Mcp) -> Bridge {
 #[test]
 fn retry_after_is_waited_for() {
     let busy: [(u16, &str); 3] = [(429, "1"), (503, "1"), (503, "0")];
-    all_at_once(&busy, 3, |case| format!("{case:?}"), |(status, after)| {
-        let server = Mcp::plain();
-        let (status, after) = (*status, *after);
-        server.on("tools/call", move |call| {
-            (call.tool() == "change" && call.n == 1).then(|| Reply::response(status, &[("Retry-After", after)], "busy"))
-        });
-        let mut bridge = ready(&server);
-        let begun = Instant::now();
-        let id = bridge.call("change", &json!({}));
-        bridge.result(&id);
-        assert!(begun.elapsed() >= ms(if after == "1" { 950 } else { 0 }));
-        assert_eq!(server.count("tools/call"), 2);
-        assert_eq!(server.executed("change"), 1);
-        bridge.finish();
-    });
+    all_at_once(
+        &busy,
+        3,
+        |case| format!("{case:?}"),
+        |(status, after)| {
+            let server = Mcp::plain();
+            let (status, after) = (*status, *after);
+            server.on("tools/call", move |call| {
+                (call.tool() == "change" && call.n == 1)
+                    .then(|| Reply::response(status, &[("Retry-After", after)], "busy"))
+            });
+            let mut bridge = ready(&server);
+            let begun = Instant::now();
+            let id = bridge.call("change", &json!({}));
+            bridge.result(&id);
+            assert!(begun.elapsed() >= ms(if after == "1" { 950 } else { 0 }));
+            assert_eq!(server.count("tools/call"), 2);
+            assert_eq!(server.executed("change"), 1);
+            bridge.finish();
+        },
+    );
 }
 
 #[test]
@@ -54,34 +60,42 @@ fn a_date_in_retry_after_is_understood() {
 
 #[test]
 fn a_server_that_stays_busy_or_asks_for_too_much_is_an_error() {
-    let table: [(u16, Option<&str>, &str); 4] =
-        [(429, Some("86400"), "busy"), (503, Some("86400"), "server-error"), (503, None, "server-error"), (429, Some("0"), "busy")];
-    all_at_once(&table, 4, |case| format!("{case:?}"), |(status, after, kind)| {
-        let server = Mcp::plain();
-        let (status, after) = (*status, *after);
-        server.on("tools/call", move |call| {
-            let headers: Vec<(&str, &str)> = after.map(|after| ("Retry-After", after)).into_iter().collect();
-            (call.tool() == "change").then(|| Reply::response(status, &headers, ""))
-        });
-        let mut bridge = ready(&server);
-        let begun = Instant::now();
-        let id = bridge.call("change", &json!({}));
-        let error = bridge.error(&id);
-        assert_eq!(error["data"]["kind"], *kind, "{error}");
-        assert_eq!(error["data"]["status"], status, "{error}");
-        assert!(begun.elapsed() < s(20), "{:?}", begun.elapsed());
-        assert!(server.count("tools/call") <= 10, "{}", server.count("tools/call"));
-        bridge.assert_works();
-        bridge.finish();
-    });
+    let table: [(u16, Option<&str>, &str); 4] = [
+        (429, Some("86400"), "busy"),
+        (503, Some("86400"), "server-error"),
+        (503, None, "server-error"),
+        (429, Some("0"), "busy"),
+    ];
+    all_at_once(
+        &table,
+        4,
+        |case| format!("{case:?}"),
+        |(status, after, kind)| {
+            let server = Mcp::plain();
+            let (status, after) = (*status, *after);
+            server.on("tools/call", move |call| {
+                let headers: Vec<(&str, &str)> = after.map(|after| ("Retry-After", after)).into_iter().collect();
+                (call.tool() == "change").then(|| Reply::response(status, &headers, ""))
+            });
+            let mut bridge = ready(&server);
+            let begun = Instant::now();
+            let id = bridge.call("change", &json!({}));
+            let error = bridge.error(&id);
+            assert_eq!(error["data"]["kind"], *kind, "{error}");
+            assert_eq!(error["data"]["status"], status, "{error}");
+            assert!(begun.elapsed() < s(20), "{:?}", begun.elapsed());
+            assert!(server.count("tools/call") <= 10, "{}", server.count("tools/call"));
+            bridge.assert_works();
+            bridge.finish();
+        },
+    );
 }
 
 #[test]
 fn a_request_time_out_bounds_the_wait_for_a_busy_server() {
     let server = Mcp::plain();
-    server.on("tools/call", |call| {
-        (call.tool() == "change").then(|| Reply::response(429, &[("Retry-After", "30")], ""))
-    });
+    server
+        .on("tools/call", |call| (call.tool() == "change").then(|| Reply::response(429, &[("Retry-After", "30")], "")));
     let mut bridge = Setup::new(&server.url()).args("--request-timeout 1").start();
     bridge.handshake();
     let begun = Instant::now();
@@ -127,7 +141,8 @@ fn a_redirect_to_another_origin_is_refused_and_nothing_is_sent_there() {
         let server = Mcp::plain();
         redirecting(&server, status, &format!("{}/mcp?x=y", other.origin()));
         let url = format!("{}/old", server.origin());
-        let mut bridge = Setup::new(&url).arg("--debug").arg("--header").arg(format!("Authorization: Bearer {SECRET}")).start();
+        let mut bridge =
+            Setup::new(&url).arg("--debug").arg("--header").arg(format!("Authorization: Bearer {SECRET}")).start();
         let id = bridge.initialize();
         let error = bridge.error(&id);
         let kind = error["data"]["kind"].as_str().unwrap_or_default();
@@ -158,19 +173,32 @@ fn a_later_redirect_to_another_origin_is_refused_too() {
 
 #[test]
 fn redirects_that_lead_nowhere_are_errors() {
-    let targets = ["/old", "/old?again", "", "http://[broken", "file:///etc/passwd", "javascript:alert(1)", "http://127.0.0.1:1\\@evil/"];
-    all_at_once(&targets, 7, |case| (*case).to_owned(), |target| {
-        let server = Mcp::plain();
-        let target = (*target).to_owned();
-        server.on("*", move |call| {
-            call.request.target.starts_with("/old").then(|| Reply::response(307, &[("Location", &target)], ""))
-        });
-        let mut bridge = Setup::new(&format!("{}/old", server.origin())).start();
-        let id = bridge.initialize();
-        bridge.error(&id);
-        assert!(server.log().len() <= 12, "{}", server.summary());
-        bridge.finish();
-    });
+    let targets = [
+        "/old",
+        "/old?again",
+        "",
+        "http://[broken",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "http://127.0.0.1:1\\@evil/",
+    ];
+    all_at_once(
+        &targets,
+        7,
+        |case| (*case).to_owned(),
+        |target| {
+            let server = Mcp::plain();
+            let target = (*target).to_owned();
+            server.on("*", move |call| {
+                call.request.target.starts_with("/old").then(|| Reply::response(307, &[("Location", &target)], ""))
+            });
+            let mut bridge = Setup::new(&format!("{}/old", server.origin())).start();
+            let id = bridge.initialize();
+            bridge.error(&id);
+            assert!(server.log().len() <= 12, "{}", server.summary());
+            bridge.finish();
+        },
+    );
 }
 
 // ---- cookies ----
@@ -179,7 +207,8 @@ fn redirects_that_lead_nowhere_are_errors() {
 fn cookies_come_back_to_their_server_and_can_be_switched_off() {
     let with_cookies = |call: &Call| {
         let headers = [("Content-Type", "application/json"), ("Set-Cookie", "lb=node-7; Path=/; HttpOnly")];
-        let result = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "c", "version": "1"}});
+        let result =
+            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "c", "version": "1"}});
         Some(Reply::response(200, &headers, call.result(&result)))
     };
     for (args, expected) in [("", Some("lb=node-7")), ("--disable-cookies", None)] {
@@ -281,7 +310,10 @@ fn quiet_by_default_and_silent_on_demand() {
 #[test]
 fn a_loopback_server_is_reached_directly_and_time_outs_are_kept() {
     let server = Mcp::plain();
-    let mut bridge = Setup::new(&server.url()).env("HTTP_PROXY", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1").start();
+    let mut bridge = Setup::new(&server.url())
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("ALL_PROXY", "http://127.0.0.1:1")
+        .start();
     bridge.handshake();
     bridge.finish();
 

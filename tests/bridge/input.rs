@@ -16,7 +16,13 @@ fn ready(server: &Mcp) -> Bridge {
 
 /// The `n`th error without an id.
 fn nameless_error(bridge: &Bridge, n: usize) -> Value {
-    let find = || bridge.lines().into_iter().filter(|line| line.value["id"].is_null() && line.value["error"].is_object()).nth(n - 1);
+    let find = || {
+        bridge
+            .lines()
+            .into_iter()
+            .filter(|line| line.value["id"].is_null() && line.value["error"].is_object())
+            .nth(n - 1)
+    };
     eventually("an error without an id", find).value
 }
 
@@ -70,7 +76,20 @@ fn wrong_messages_are_answered_with_their_id() {
         let error = bridge.error(&json!(format!("w{n}")));
         assert_eq!(error["code"], -32600, "{line}: {error}");
     }
-    let without_id = ["7", "\"text\"", "null", "true", "{}", "[]", "[1]", r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, r#"{"jsonrpc":"2.0","id":[1],"method":"ping"}"#, r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#, r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#];
+    let without_id = [
+        "7",
+        "\"text\"",
+        "null",
+        "true",
+        "{}",
+        "[]",
+        "[1]",
+        r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":[1],"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
+    ];
     for (n, line) in without_id.iter().enumerate() {
         bridge.send_bytes(format!("{line}\n").as_bytes());
         let error = nameless_error(&bridge, n + 1);
@@ -150,7 +169,8 @@ fn a_message_of_100000_levels_passes() {
 #[test]
 fn big_honest_messages_pass_both_ways() {
     let text = "0123456789abcdef".repeat(MIB / 2);
-    let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"big\",\"method\":\"tools/call\",\"params\":{{\"name\":\"{text}\"}}}}");
+    let line =
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":\"big\",\"method\":\"tools/call\",\"params\":{{\"name\":\"{text}\"}}}}");
     let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"big\",\"result\":{{\"text\":\"{text}\"}}}}");
     for (stdio, as_stream) in [(Stdio3::Pipes, false), (Stdio3::Sockets, true)] {
         let server = Mcp::plain();

@@ -21,12 +21,20 @@ const FORMS: [(&str, Refuse); 8] = [
     ("404, JSON-RPC error", |_| {
         Reply::json(404, r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#)
     }),
-    ("404 for a session that was terminated", |call| Reply::json(404, call.error(-32600, "Session has been terminated"))),
+    ("404 for a session that was terminated", |call| {
+        Reply::json(404, call.error(-32600, "Session has been terminated"))
+    }),
     ("400, no valid session", |_| {
-        Reply::json(400, r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#)
+        Reply::json(
+            400,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#,
+        )
     }),
     ("400, not initialized", |_| {
-        Reply::json(400, r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#)
+        Reply::json(
+            400,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#,
+        )
     }),
     ("503, session expired", |_| Reply::json(503, r#"{"error":"session expired"}"#)),
     ("200, JSON-RPC error", |call| Reply::json(200, call.error(-32602, "Invalid session ID"))),
@@ -35,28 +43,34 @@ const FORMS: [(&str, Refuse); 8] = [
 
 #[test]
 fn a_lost_session_heals_once_for_all_that_is_in_flight() {
-    all_at_once(&FORMS, 4, |(name, _)| (*name).to_owned(), |(name, refuse)| {
-        let server = Mcp::plain();
-        let refuse = *refuse;
-        server.on("*", move |call| {
-            let old = call.request.header("mcp-session-id") == Some("session-1");
-            (old && call.key == "tools/call" && call.tool() == "change").then(|| refuse(call))
-        });
-        let mut bridge = ready(&server);
-        server.await_listener();
-        let ids: Vec<Value> = (0..32).map(|n| bridge.call("change", &json!({"n": n}))).collect();
-        for (n, id) in ids.iter().enumerate() {
-            assert_eq!(bridge.result(id)["structuredContent"]["n"], n, "{name}");
-        }
-        bridge.notification("notifications/tools/list_changed");
-        assert_eq!(server.count("initialize"), 2, "{name}: once for all\n{}", server.summary());
-        assert_eq!(server.count("notifications/initialized"), 2, "{name}");
-        assert_eq!(server.executed("change"), 32, "{name}: each once");
-        bridge.assert_works();
-        let end = bridge.finish();
-        let told = end.lines.iter().filter(|line| line.value["method"] == "notifications/tools/list_changed").count();
-        assert_eq!(told, 1, "{name}");
-    });
+    all_at_once(
+        &FORMS,
+        4,
+        |(name, _)| (*name).to_owned(),
+        |(name, refuse)| {
+            let server = Mcp::plain();
+            let refuse = *refuse;
+            server.on("*", move |call| {
+                let old = call.request.header("mcp-session-id") == Some("session-1");
+                (old && call.key == "tools/call" && call.tool() == "change").then(|| refuse(call))
+            });
+            let mut bridge = ready(&server);
+            server.await_listener();
+            let ids: Vec<Value> = (0..32).map(|n| bridge.call("change", &json!({"n": n}))).collect();
+            for (n, id) in ids.iter().enumerate() {
+                assert_eq!(bridge.result(id)["structuredContent"]["n"], n, "{name}");
+            }
+            bridge.notification("notifications/tools/list_changed");
+            assert_eq!(server.count("initialize"), 2, "{name}: once for all\n{}", server.summary());
+            assert_eq!(server.count("notifications/initialized"), 2, "{name}");
+            assert_eq!(server.executed("change"), 32, "{name}: each once");
+            bridge.assert_works();
+            let end = bridge.finish();
+            let told =
+                end.lines.iter().filter(|line| line.value["method"] == "notifications/tools/list_changed").count();
+            assert_eq!(told, 1, "{name}");
+        },
+    );
 }
 
 /// The same when nothing but the session is gone, and the server is the strict one.
@@ -105,7 +119,11 @@ fn what_the_old_session_knew_is_said_to_the_new_one() {
     assert_eq!(posts("logging/setLevel"), [json!({"level": "error"})]);
     assert_eq!(posts("resources/subscribe"), [json!({"uri": "file:///b"})]);
     let end = bridge.finish();
-    assert_eq!(end.lines.iter().filter(|line| line.value.get("result").is_some()).count(), 7, "the client hears nothing of it");
+    assert_eq!(
+        end.lines.iter().filter(|line| line.value.get("result").is_some()).count(),
+        7,
+        "the client hears nothing of it"
+    );
 }
 
 #[test]

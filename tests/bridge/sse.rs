@@ -116,7 +116,8 @@ fn an_endpoint_on_another_origin_is_refused_and_nothing_is_sent_there() {
             _ => Reply::status(405),
         });
         let url = format!("{}/sse", server.origin());
-        let mut bridge = Setup::new(&url).args("--transport sse-only --debug --header").arg(format!("X-Key: {SECRET}")).start();
+        let mut bridge =
+            Setup::new(&url).args("--transport sse-only --debug --header").arg(format!("X-Key: {SECRET}")).start();
         let id = bridge.initialize();
         let error = bridge.error(&id);
         let kind = error["data"]["kind"].as_str().unwrap_or_default();
@@ -130,22 +131,29 @@ fn an_endpoint_on_another_origin_is_refused_and_nothing_is_sent_there() {
 #[test]
 fn a_userinfo_or_an_unusable_endpoint_is_refused() {
     let table = ["http://user:pw@HOST/messages", "", "http://[", "/with\u{7}bell"];
-    all_at_once(&table, 4, |case| (*case).to_owned(), |spelling| {
-        let spelling = (*spelling).to_owned();
-        let server = Server::start(move |request| match request.method.as_str() {
-            "GET" => {
-                let host = request.header("host").unwrap_or_default();
-                Reply::stream().write(format!("event: endpoint\ndata: {}\n\n", spelling.replace("HOST", host))).hold()
-            }
-            _ => Reply::status(405),
-        });
-        let mut bridge = Setup::new(&format!("{}/sse", server.origin())).args("--transport sse-only").start();
-        let id = bridge.initialize();
-        let error = bridge.error(&id);
-        assert!(error["message"].as_str().unwrap().contains("endpoint"), "{error}");
-        assert!(!server.requests().iter().any(|request| request.method == "POST"));
-        bridge.finish();
-    });
+    all_at_once(
+        &table,
+        4,
+        |case| (*case).to_owned(),
+        |spelling| {
+            let spelling = (*spelling).to_owned();
+            let server = Server::start(move |request| match request.method.as_str() {
+                "GET" => {
+                    let host = request.header("host").unwrap_or_default();
+                    Reply::stream()
+                        .write(format!("event: endpoint\ndata: {}\n\n", spelling.replace("HOST", host)))
+                        .hold()
+                }
+                _ => Reply::status(405),
+            });
+            let mut bridge = Setup::new(&format!("{}/sse", server.origin())).args("--transport sse-only").start();
+            let id = bridge.initialize();
+            let error = bridge.error(&id);
+            assert!(error["message"].as_str().unwrap().contains("endpoint"), "{error}");
+            assert!(!server.requests().iter().any(|request| request.method == "POST"));
+            bridge.finish();
+        },
+    );
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn a_stream_that_is_cut_after_an_event_id_is_resumed_there() {
     let mut bridge = ready(&server);
     let id = bridge.call("change", &json!({}));
     assert_eq!(bridge.result(&id)["kept"], true);
-    let resumed: Vec<_> = server.gets().into_iter().filter(|logged| logged.request.header("last-event-id").is_some()).collect();
+    let resumed: Vec<_> =
+        server.gets().into_iter().filter(|logged| logged.request.header("last-event-id").is_some()).collect();
     assert_eq!(resumed.len(), 1, "{}", server.summary());
     assert_eq!(resumed[0].request.header("last-event-id"), Some("0-0"));
     assert_eq!(resumed[0].request.header("mcp-session-id"), Some("session-1"));
@@ -35,19 +36,26 @@ fn a_stream_that_is_cut_after_an_event_id_is_resumed_there() {
 fn the_servers_retry_time_is_respected_within_bounds() {
     // What the server asks for, and between which times the resumption must come.
     let table = [(ms(1200), ms(1150), s(15)), (ms(0), ms(90), s(10))];
-    all_at_once(&table, 2, |case| format!("{case:?}"), |(retry, least, most)| {
-        let retry = *retry;
-        let server = Mcp::plain();
-        server.on("tools/call", move |call| (call.tool() == "change").then(|| call.cut_but_kept(&json!({}), Some(retry))));
-        let mut bridge = ready(&server);
-        let id = bridge.call("change", &json!({}));
-        bridge.result(&id);
-        let cut = server.posts("tools/call")[0].done.expect("cut");
-        let resumed = server.nth_request(1, "a resumption", |request| request.header("last-event-id").is_some());
-        let pause = resumed.request.at.saturating_duration_since(cut);
-        assert!(pause >= *least && pause < *most, "{pause:?}");
-        bridge.finish();
-    });
+    all_at_once(
+        &table,
+        2,
+        |case| format!("{case:?}"),
+        |(retry, least, most)| {
+            let retry = *retry;
+            let server = Mcp::plain();
+            server.on("tools/call", move |call| {
+                (call.tool() == "change").then(|| call.cut_but_kept(&json!({}), Some(retry)))
+            });
+            let mut bridge = ready(&server);
+            let id = bridge.call("change", &json!({}));
+            bridge.result(&id);
+            let cut = server.posts("tools/call")[0].done.expect("cut");
+            let resumed = server.nth_request(1, "a resumption", |request| request.header("last-event-id").is_some());
+            let pause = resumed.request.at.saturating_duration_since(cut);
+            assert!(pause >= *least && pause < *most, "{pause:?}");
+            bridge.finish();
+        },
+    );
 }
 
 /// 2025-11-25: a server may close a stream on purpose and let the client poll.
@@ -60,7 +68,9 @@ fn a_server_that_closes_and_lets_poll_is_polled() {
     server.on("GET", |call| match call.request.header("last-event-id") {
         Some("poll-0") => Some(Reply::stream().write("id: poll-1\ndata: \n\n").end()),
         Some("poll-1") => Some(Reply::stream().write("id: poll-2\ndata: \n\n").end()),
-        Some("poll-2") => Some(Reply::stream().event_with_id("poll-3", r#"{"jsonrpc":"2.0","id":2,"result":{"polled":true}}"#).end()),
+        Some("poll-2") => {
+            Some(Reply::stream().event_with_id("poll-3", r#"{"jsonrpc":"2.0","id":2,"result":{"polled":true}}"#).end())
+        }
         Some(_) => Some(Reply::status(400)),
         None => None,
     });
@@ -122,10 +132,12 @@ fn events_of_a_resumed_stream_come_once() {
     let server = Mcp::plain();
     let note = |n: u32| json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"n": n}}).to_string();
     server.on("tools/call", move |call| {
-        (call.tool() == "change").then(|| Reply::stream().event_with_id("1", &note(1)).event_with_id("2", &note(2)).wait(ms(50)).reset())
+        (call.tool() == "change")
+            .then(|| Reply::stream().event_with_id("1", &note(1)).event_with_id("2", &note(2)).wait(ms(50)).reset())
     });
     server.on("GET", move |call| {
-        let rest = |reply: Reply| reply.event_with_id("3", &note(3)).event(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#).end();
+        let rest =
+            |reply: Reply| reply.event_with_id("3", &note(3)).event(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#).end();
         match call.request.header("last-event-id") {
             Some("2") => Some(rest(Reply::stream())),
             Some(_) => Some(rest(Reply::stream().event_with_id("2", &note(2)))),
@@ -212,7 +224,9 @@ fn the_notification_stream_resumes_after_its_last_event() {
     let server = Mcp::plain();
     let mut bridge = ready(&server);
     server.await_listener();
-    server.push_bytes(b"id: listen-7\nretry: 150\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/one\"}\n\n".to_vec());
+    server.push_bytes(
+        b"id: listen-7\nretry: 150\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/one\"}\n\n".to_vec(),
+    );
     bridge.notification("notifications/one");
     server.on("GET", |call| {
         (call.request.header("last-event-id") == Some("listen-7"))
@@ -254,21 +268,26 @@ fn a_notification_stream_that_fails_is_opened_with_growing_pauses() {
 #[test]
 fn a_mad_retry_time_does_not_stop_or_storm_the_notification_stream() {
     let table = [("0", 3), ("1000000000000", 1)];
-    all_at_once(&table, 2, |case| format!("{case:?}"), |(retry, most)| {
-        let server = Mcp::plain();
-        let text = format!("retry: {retry}\n\n");
-        server.on("GET", move |_| Some(Reply::stream().write(text.clone()).end()));
-        let mut bridge = ready(&server);
-        server.await_count("GET", 1);
-        let begun = Instant::now();
-        std::thread::sleep(s(1));
-        let gets = server.count("GET");
-        // With a floor of 100 ms that doubles: 0, 100, 300, 700, 1500 ms.
-        let allowed = if *most == 1 { 1 } else { 5 + begun.elapsed().as_secs() as usize };
-        assert!(gets <= allowed, "{gets} in {:?}", begun.elapsed());
-        bridge.assert_works();
-        bridge.finish();
-    });
+    all_at_once(
+        &table,
+        2,
+        |case| format!("{case:?}"),
+        |(retry, most)| {
+            let server = Mcp::plain();
+            let text = format!("retry: {retry}\n\n");
+            server.on("GET", move |_| Some(Reply::stream().write(text.clone()).end()));
+            let mut bridge = ready(&server);
+            server.await_count("GET", 1);
+            let begun = Instant::now();
+            std::thread::sleep(s(1));
+            let gets = server.count("GET");
+            // With a floor of 100 ms that doubles: 0, 100, 300, 700, 1500 ms.
+            let allowed = if *most == 1 { 1 } else { 5 + begun.elapsed().as_secs() as usize };
+            assert!(gets <= allowed, "{gets} in {:?}", begun.elapsed());
+            bridge.assert_works();
+            bridge.finish();
+        },
+    );
 }
 
 // ---- keep-alive ----

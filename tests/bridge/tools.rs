@@ -63,7 +63,8 @@ fn read_only_holds_for_a_client_that_never_lists() {
         Some(Reply::json(200, call.result(&result)))
     });
     let mut bridge = ready(&server, "--read-only");
-    let (change, big, unknown) = (bridge.call("change", &json!({})), bridge.call("big", &json!({"bytes": 3})), bridge.call("none", &json!({})));
+    let (change, big, unknown) =
+        (bridge.call("change", &json!({})), bridge.call("big", &json!({"bytes": 3})), bridge.call("none", &json!({})));
     bridge.error(&change);
     bridge.result(&big);
     bridge.error(&unknown);
@@ -96,7 +97,11 @@ fn names_in_escapes_and_odd_lists_do_not_get_past_the_rules() {
     let mut bridge = ready(&server, "--ignore-tool change");
     let id = bridge.request("tools/list", &json!({}));
     let line = bridge.answer_line(&id);
-    assert!(line.text.contains("{\"x\":1e400,\"tools\":[{\"name\":\"echo\",\"inputSchema\":{\"n\":1.0}}],\"y\":2}"), "{}", line.text);
+    assert!(
+        line.text.contains("{\"x\":1e400,\"tools\":[{\"name\":\"echo\",\"inputSchema\":{\"n\":1.0}}],\"y\":2}"),
+        "{}",
+        line.text
+    );
     let id_text = r#"{"jsonrpc":"2.0","id":"e","method":"tools/call","params":{"name":"ch\u0061nge"}}"#;
     bridge.send_line(id_text);
     bridge.error(&json!("e"));

@@ -480,10 +480,7 @@ impl Bridge {
         if self.reads {
             self.check_responses();
         }
-        assert!(
-            !stderr.chars().any(|c| c.is_control() && c != '\n'),
-            "control characters on stderr: {stderr:?}"
-        );
+        assert!(!stderr.chars().any(|c| c.is_control() && c != '\n'), "control characters on stderr: {stderr:?}");
         Transcript { status, lines, stderr, took }
     }
 

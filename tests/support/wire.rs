@@ -351,7 +351,9 @@ impl Server {
     /// The log, for a person.
     pub fn summary(&self) -> String {
         let log = self.log();
-        let Some(first) = log.first().map(|logged| logged.request.at) else { return "the server got no request".into() };
+        let Some(first) = log.first().map(|logged| logged.request.at) else {
+            return "the server got no request".into();
+        };
         let hidden = log.len().saturating_sub(2 * SHOWN);
         log.iter()
             .enumerate()
@@ -368,7 +370,10 @@ impl Server {
                 };
                 let body = String::from_utf8_lossy(request.body.get(..request.body.len().min(160)).unwrap_or_default());
                 let at = request.at.saturating_duration_since(first);
-                format!("server: {at:>9.1?} #{} {} {} {body} [{end}]\n", request.connection, request.method, request.target)
+                format!(
+                    "server: {at:>9.1?} #{} {} {} {body} [{end}]\n",
+                    request.connection, request.method, request.target
+                )
             })
             .collect()
     }
@@ -513,7 +518,10 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: 
         .collect();
     let mut request = Request { connection, at: Instant::now(), method, target, headers, body: Bytes::new() };
     let length = request.header("content-length").and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
-    assert!(length <= MAX_BODY && request.header("transfer-encoding").is_none(), "a request of a form that we never send");
+    assert!(
+        length <= MAX_BODY && request.header("transfer-encoding").is_none(),
+        "a request of a form that we never send"
+    );
     buffer.reserve(length.saturating_sub(buffer.len()));
     while buffer.len() < length {
         if stream.read_buf(buffer).await.ok()? == 0 {

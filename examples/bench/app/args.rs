@@ -18,7 +18,7 @@ Measures the bridge beside a direct HTTP client and beside mcp-remote, all in tu
   --no-mcp-remote        leave mcp-remote out
   --quick                under a minute; leaves mcp-remote out unless --mcp-remote or $MCP_REMOTE names it
   --rounds N             rounds (default 5, quick 2)
-  --peer-rounds N        rounds for mcp-remote (default 3, quick 1)
+  --peer-rounds N        rounds for mcp-remote (default 2, quick 1)
   --only CASE[,CASE]     only these cases: start calls pinned flood64 flood512 flood4096 few_files one_cpu
                          json sse request burst push ticks beside idle syscalls
   --check FILE           exit 1 when a measure is outside the budget in FILE

@@ -32,6 +32,9 @@ const UNWANTED: [&str; 10] = [
     "RUST_LOG",
 ];
 
+/// Held while the limit of open files is a child's.
+static LIMIT: Mutex<()> = Mutex::new(());
+
 /// A program and its arguments.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -76,7 +79,6 @@ impl Program {
         }
         // A child takes over the limit of the moment; no code has to run between fork and exec.
         // Two threads must not take each other's limit for their own.
-        static LIMIT: Mutex<()> = Mutex::new(());
         let guard = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         let own = getrlimit(Resource::Nofile);
         let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum: own.maximum });

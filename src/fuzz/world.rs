@@ -1,0 +1,617 @@
+//! A session with a client and a server around it, and the promises that every step must keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::assert_one_line;
+use super::client::{self, Said};
+use super::script::{Milliseconds as _, Script};
+use super::server::{self, Asking, Running};
+use crate::message::{self, Id, Invalid, Message, Outcome, Parsed};
+use crate::session::{
+    Action, Content, ExchangeId, Failure, FailureKind, Input, Outgoing, Session, Settings, Target, Verb,
+};
+
+/// Actions that one input may cause. Scripts have few messages in flight.
+const MAX_ACTIONS: usize = 1000;
+/// How long an honest or a dead server may leave requests open, in virtual time.
+const SETTLED: Duration = Duration::from_secs(600);
+/// Exchanges that a dead server may see in a virtual second, beside what was in flight: no storm.
+const STARTS_PER_SECOND: u64 = 60;
+
+const TRACE: bool = option_env!("TRACE").is_some();
+/// Responses to one id.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    wanted: usize,
+    got: usize,
+}
+
+/// How a script ends, after its last choice.
+#[derive(Debug, Clone, Copy)]
+enum Finale {
+    /// stdin ends.
+    Gone,
+    /// SIGTERM.
+    Terminated,
+    /// The server is honest from now on: everything is answered.
+    Honest,
+    /// The server is not to be reached any more: everything is answered too.
+    Dead,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    session: Session,
+    settings: Settings,
+    finale: Finale,
+    now: Duration,
+    actions: Vec<Action>,
+    ids: BTreeMap<String, Count>,
+    nulls: Count,
+    methods: BTreeMap<String, &'static str>,
+    running: BTreeMap<ExchangeId, Running>,
+    last_exchange: ExchangeId,
+    starts: u64,
+    /// Requests that went to the endpoint of HTTP+SSE.
+    by_endpoint: BTreeSet<String>,
+    /// The server's requests that wait for the client: id as the client knows it, and number.
+    asked: Vec<(String, u64)>,
+    /// The server's own id for each number.
+    originals: BTreeMap<u64, Value>,
+    asking: Asking,
+    batched: bool,
+    leaving: bool,
+    goodbye: bool,
+    exited: bool,
+}
+
+impl World {
+    pub(super) fn new(script: &mut Script) -> Self {
+        let settings = script.settings();
+        let memory = script.memory();
+        let finale = script.pick(&[Finale::Gone, Finale::Honest, Finale::Dead, Finale::Terminated]);
+        let session = Session::new(settings.clone(), memory);
+        let mut world = Self {
+            session,
+            settings,
+            finale,
+            now: Duration::ZERO,
+            actions: Vec::new(),
+            ids: BTreeMap::new(),
+            nulls: Count::default(),
+            methods: BTreeMap::new(),
+            running: BTreeMap::new(),
+            last_exchange: 0,
+            starts: 0,
+            by_endpoint: BTreeSet::new(),
+            asked: Vec::new(),
+            originals: BTreeMap::new(),
+            asking: Asking::default(),
+            batched: false,
+            leaving: false,
+            goodbye: false,
+            exited: false,
+        };
+        if script.below(4) != 3 {
+            world.say(&[client::initialize(script)], false);
+            world.serve_honestly();
+            let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+            world.say(&[Said::Silent(initialized.into())], false);
+            world.serve_honestly();
+        }
+        world
+    }
+
+    /// One choice of the script. False at its end.
+    pub(super) fn step(&mut self, script: &mut Script) -> bool {
+        if script.is_over() || self.exited {
+            return false;
+        }
+        match script.below(14) {
+            0..=3 => {
+                let said = client::message(script, &self.asked);
+                self.say(&[said], false);
+            }
+            4 => {
+                let count = script.below(5);
+                let said: Vec<Said> = (0..count).map(|_| client::message(script, &self.asked)).collect();
+                self.say(&said, true);
+            }
+            5..=9 => self.serve(script),
+            10 | 11 => {
+                self.now = match script.below(8) {
+                    0..=3 => self.session.next_deadline().unwrap_or(self.now),
+                    4 => self.now + 1.ms(),
+                    5 => self.now + 200.ms(),
+                    6 => self.now + 4000.ms(),
+                    _ => self.now + 90_000.ms(),
+                };
+                self.input(Input::Tick);
+            }
+            12 => self.too_long(script),
+            _ => match script.below(16) {
+                0..=7 => self.input(Input::Woke),
+                8 => self.leave(Input::ClientGone),
+                9 => self.leave(Input::Terminate),
+                _ => self.stale(script),
+            },
+        }
+        true
+    }
+
+    /// After the last choice: everything is answered, and the session ends.
+    pub(super) fn end(&mut self) {
+        match self.finale {
+            Finale::Honest => self.settle(Self::serve_honestly),
+            Finale::Dead => self.settle(Self::serve_dead),
+            Finale::Gone => self.leave(Input::ClientGone),
+            Finale::Terminated => self.leave(Input::Terminate),
+        }
+        self.leave(Input::ClientGone);
+        let latest = self.now + self.settings.drain + Duration::from_secs(3);
+        while !self.exited {
+            self.now = self.session.next_deadline().expect("a session that has not ended waits for something");
+            assert!(self.now <= latest, "the end takes no longer than the drain and a goodbye");
+            self.input(Input::Tick);
+        }
+        assert!(self.running.is_empty(), "nothing runs after the end");
+        assert!(self.session.holds_nothing(), "nothing is kept after the end: {:?}", self.session);
+        for (id, count) in &self.ids {
+            assert_eq!(count.got, count.wanted, "responses to {id}");
+        }
+        assert_eq!(self.nulls.got, self.nulls.wanted, "answers to what had no id");
+    }
+
+    // ---- the client ----
+
+    fn say(&mut self, said: &[Said], batch: bool) {
+        let names = |member: &Said| match member {
+            Said::Request { id, .. } | Said::Cancel { id, .. } | Said::Broken { id: Some(id), .. } => {
+                Some(canonical(id))
+            }
+            _ => None,
+        };
+        let mut kept: Vec<&Said> = Vec::new();
+        for member in said {
+            // What a member does to an id of its own batch depends on the order: left to single lines.
+            let again = !matches!(member, Said::Request { .. })
+                || kept.iter().any(|other| matches!(other, Said::Cancel { .. } | Said::Broken { .. }));
+            if !(again && names(member).is_some() && kept.iter().any(|other| names(other) == names(member))) {
+                kept.push(member);
+            }
+        }
+        let mut cancelled = Vec::new();
+        let mut taken = BTreeSet::new();
+        for member in &kept {
+            match member {
+                Said::Request { id, method, .. } => {
+                    self.count(id).wanted += 1;
+                    // The first of a batch takes the id; `initialize` is refused there.
+                    let refused = batch && method.ends_with("initialize");
+                    if !refused && !self.session.is_known(&parse_id(id)) && taken.insert(canonical(id)) {
+                        self.methods.insert(canonical(id), method);
+                    }
+                }
+                Said::Cancel { id, .. } => {
+                    let id = canonical(id);
+                    let fixed = self.methods.get(&id).is_some_and(|method| *method == "initialize");
+                    if self.session.is_pending(&parse_id(&id)) && !fixed && !self.session_has_left() {
+                        cancelled.push(id);
+                    }
+                }
+                Said::Broken { id: Some(id), .. } if !self.session.is_known(&parse_id(id)) => {
+                    self.count(id).wanted += 1;
+                }
+                Said::Broken { .. } => self.nulls.wanted += 1,
+                Said::Answer { .. } | Said::Silent(_) => {}
+            }
+        }
+        for id in &cancelled {
+            self.count(id).wanted -= 1;
+        }
+        let texts: Vec<&str> = kept.iter().map(|member| member.text()).collect();
+        let line = if batch {
+            self.batched = true;
+            // A member that is no JSON breaks the whole line; that is a case of its own.
+            let whole = format!("[{}]", texts.join(","));
+            if serde_json::from_str::<serde::de::IgnoredAny>(&whole).is_err() {
+                self.forget_batch(&kept, &cancelled);
+                kept.clear();
+                cancelled.clear();
+            } else if kept.is_empty() {
+                self.nulls.wanted += 1;
+            }
+            whole
+        } else {
+            texts.concat()
+        };
+        self.input(Input::Line(line.into()));
+        for id in cancelled.iter().filter(|_| !batch) {
+            assert!(!self.session.is_pending(&parse_id(id)), "a cancelled request is let go");
+        }
+        self.asked.retain(|(id, _)| {
+            !kept
+                .iter()
+                .any(|member| matches!(member, Said::Answer { text } | Said::Broken { text, .. } if answers(text, id)))
+        });
+    }
+
+    /// A batch that is no JSON is one broken line.
+    fn forget_batch(&mut self, kept: &[&Said], cancelled: &[String]) {
+        for id in cancelled {
+            self.count(id).wanted += 1;
+        }
+        for member in kept {
+            match member {
+                Said::Request { id, .. } => self.count(id).wanted -= 1,
+                Said::Broken { id: Some(id), .. } if !self.session.is_known(&parse_id(id)) => {
+                    self.count(id).wanted -= 1;
+                }
+                Said::Broken { .. } => self.nulls.wanted -= 1,
+                _ => {}
+            }
+        }
+        self.nulls.wanted += 1;
+    }
+
+    fn too_long(&mut self, script: &mut Script) {
+        let id = script.one_in(2).then(|| client::id(script));
+        let is_request = script.below(3) != 2;
+        let of_server = |asked: &[(String, u64)], id: &str| asked.iter().any(|(open, _)| *open == canonical(id));
+        match &id {
+            Some(id) if is_request && !self.session.is_known(&parse_id(id)) => self.count(id).wanted += 1,
+            Some(id) if !is_request && of_server(&self.asked, id) => {
+                let id = canonical(id);
+                self.asked.retain(|(open, _)| *open != id);
+            }
+            _ => self.nulls.wanted += 1,
+        }
+        let id = id.map(|id| parse_id(&id));
+        self.input(Input::TooLong { id, is_request, length: 99, limit: 9 });
+    }
+
+    fn leave(&mut self, how: Input) {
+        if !self.exited {
+            self.leaving = true;
+            self.input(how);
+        }
+    }
+
+    /// After the goodbye, what the client says is not looked at.
+    fn session_has_left(&self) -> bool {
+        self.leaving && self.session.pending_requests() == 0
+    }
+
+    // ---- the server ----
+
+    /// The server or the network does something to one exchange.
+    fn serve(&mut self, script: &mut Script) {
+        let running: Vec<ExchangeId> = self.running.keys().copied().collect();
+        let Some(exchange) = running.get(script.below(running.len())).copied() else { return };
+        let known = self.running.get(&exchange).cloned().unwrap_or_default();
+        let others: Vec<String> = self.running.values().filter_map(|other| other.id.clone()).collect();
+        if known.opened {
+            if script.below(4) == 3 {
+                let failure = script.one_in(2).then(|| server::failure(script));
+                return self.finish(exchange, Input::Ended { exchange, failure });
+            }
+            let events = (0..=script.below(3))
+                .map(|_| {
+                    let text = server::text(script, &known, &others, &mut self.asking);
+                    server::event(script, text)
+                })
+                .collect();
+            return self.input(Input::Events { exchange, events });
+        }
+        match script.below(8) {
+            0 | 1 => {
+                let head = server::head(script, &server::OK);
+                self.open(exchange, head);
+            }
+            2..=4 => {
+                let head = server::head(script, &server::OK);
+                let body = server::text(script, &known, &others, &mut self.asking);
+                self.finish(exchange, Input::Answer { exchange, head, body });
+            }
+            5 | 6 => {
+                let head = server::head(script, &server::REFUSED);
+                let body = server::text(script, &known, &others, &mut self.asking);
+                self.finish(exchange, Input::Answer { exchange, head, body });
+            }
+            _ => {
+                let failure = server::failure(script);
+                self.finish(exchange, Input::Failed { exchange, failure });
+            }
+        }
+    }
+
+    /// Something about an exchange that is over or aborted: it was on its way already.
+    fn stale(&mut self, script: &mut Script) {
+        let exchange = script.below(256) as u64;
+        if self.running.contains_key(&exchange) {
+            return;
+        }
+        let head = server::head(script, &server::REFUSED);
+        match script.below(3) {
+            0 => self.input(Input::Answer { exchange, head, body: Bytes::new() }),
+            1 => self.input(Input::Opened { exchange, head }),
+            _ => self.input(Input::Ended { exchange, failure: None }),
+        }
+    }
+
+    fn open(&mut self, exchange: ExchangeId, head: crate::session::Head) {
+        if let Some(running) = self.running.get_mut(&exchange) {
+            running.opened = true;
+        }
+        self.input(Input::Opened { exchange, head });
+    }
+
+    fn finish(&mut self, exchange: ExchangeId, input: Input) {
+        self.running.remove(&exchange);
+        self.input(input);
+    }
+
+    /// Lets time pass with one kind of server until every request is answered.
+    fn settle(&mut self, serve: fn(&mut Self)) {
+        let until = self.now + SETTLED;
+        let (began, starts) = (self.now, self.starts);
+        loop {
+            serve(self);
+            if self.exited || self.waiting().is_empty() {
+                break;
+            }
+            let Some(next) = self.session.next_deadline().filter(|next| *next <= until) else {
+                panic!("{:?} wait for ever with {:?}: {:#?}", self.waiting(), self.finale, self.session);
+            };
+            self.now = next;
+            self.input(Input::Tick);
+            let seconds = (self.now - began).as_secs() + 10;
+            assert!(self.starts - starts <= STARTS_PER_SECOND * seconds, "a storm of exchanges");
+        }
+    }
+
+    /// Ids that still wait, except notification streams, which are answered at their end.
+    fn waiting(&self) -> Vec<&String> {
+        let open = self.ids.iter().filter(|(_, count)| count.got < count.wanted).map(|(id, _)| id);
+        open.filter(|id| self.methods.get(*id).is_none_or(|method| *method != "subscriptions/listen")).collect()
+    }
+
+    fn serve_dead(&mut self) {
+        let failure = || Failure { kind: FailureKind::Connect, unsent: true, message: "down".into(), hint: None };
+        while let Some((exchange, running)) = self.running.pop_first() {
+            let cut = Failure { kind: FailureKind::Cut, unsent: false, ..failure() };
+            self.input(match running.opened {
+                true => Input::Ended { exchange, failure: Some(cut) },
+                false => Input::Failed { exchange, failure: failure() },
+            });
+        }
+    }
+
+    fn serve_honestly(&mut self) {
+        let all: Vec<ExchangeId> = self.running.keys().copied().collect();
+        for exchange in all {
+            let Some(running) = self.running.get(&exchange).cloned() else { continue };
+            self.answer_honestly(exchange, &running);
+        }
+        // HTTP+SSE: the answers come on the stream.
+        let taken: Vec<String> = std::mem::take(&mut self.by_endpoint).into_iter().collect();
+        let streams: Vec<ExchangeId> =
+            self.running.iter().filter(|(_, running)| running.is_get && running.opened).map(|(id, _)| *id).collect();
+        for exchange in streams {
+            let events = taken.iter().map(|id| server::plain_event(None, honest_result(id))).collect();
+            self.input(Input::Events { exchange, events });
+        }
+    }
+
+    fn answer_honestly(&mut self, exchange: ExchangeId, running: &Running) {
+        if running.is_resume {
+            // It forgot what it had sent.
+            let input = match running.opened {
+                true => Input::Ended { exchange, failure: None },
+                false => Input::Answer {
+                    exchange,
+                    head: server::plain_head(405, Content::Other(String::new())),
+                    body: Bytes::new(),
+                },
+            };
+            return self.finish(exchange, input);
+        }
+        if running.is_get {
+            if !running.opened {
+                self.open(exchange, server::plain_head(200, Content::EventStream));
+            }
+            let events = vec![server::plain_event(Some("endpoint"), "/messages".into())];
+            return self.input(Input::Events { exchange, events });
+        }
+        let Some(id) = &running.id else {
+            let head = server::plain_head(202, Content::Other(String::new()));
+            let input = match running.opened {
+                true => Input::Ended { exchange, failure: None },
+                false => Input::Answer { exchange, head, body: Bytes::new() },
+            };
+            return self.finish(exchange, input);
+        };
+        let text = if running.is_initialize { server::initialize_result(id, "2025-11-25") } else { honest_result(id) };
+        if running.opened {
+            self.input(Input::Events { exchange, events: vec![server::plain_event(None, text)] });
+            if self.running.contains_key(&exchange) {
+                self.finish(exchange, Input::Ended { exchange, failure: None });
+            }
+            return;
+        }
+        let head = server::plain_head(200, Content::Json);
+        self.finish(exchange, Input::Answer { exchange, head, body: text.into() });
+    }
+
+    // ---- the promises ----
+
+    fn input(&mut self, input: Input) {
+        assert!(!self.exited, "nobody asks after the end");
+        let mut actions = std::mem::take(&mut self.actions);
+        if TRACE {
+            eprintln!("{:?} << {input:?}", self.now);
+        }
+        self.session.handle(self.now, input, &mut actions);
+        if TRACE {
+            for a in &actions {
+                eprintln!("      {a:?}");
+            }
+        }
+        assert!(actions.len() <= MAX_ACTIONS, "{} actions for one input", actions.len());
+        for action in actions.drain(..) {
+            assert!(!self.exited, "nothing is done after the end: {action:?}");
+            match action {
+                Action::Write(line) => self.written(&line),
+                Action::Start(exchange, outgoing) => self.started(exchange, &outgoing),
+                Action::Abort(exchange) => {
+                    assert!(self.running.remove(&exchange).is_some(), "only what runs is aborted");
+                }
+                Action::Exit => self.exited = true,
+                Action::Remember(_) | Action::Log(..) => {}
+            }
+        }
+        self.actions = actions;
+        if let Some(deadline) = self.session.next_deadline() {
+            assert!(deadline > self.now, "no deadline is left behind");
+        }
+    }
+
+    fn written(&mut self, line: &Bytes) {
+        assert_one_line(line);
+        match message::parse(line) {
+            Ok(Parsed::One(message)) => self.client_hears(&message),
+            Ok(Parsed::Batch(members)) => {
+                assert!(self.batched, "only who sends arrays is sent arrays");
+                assert!(!members.is_empty(), "no empty array");
+                for member in members {
+                    let message = message::parse_one(member.get()).expect("a message in an array");
+                    assert!(matches!(message, Message::Response(_)), "only responses stand in arrays");
+                    self.client_hears(&message);
+                }
+            }
+            Err(invalid) => panic!("the client is sent no message: {invalid:?}"),
+        }
+    }
+
+    fn client_hears(&mut self, message: &Message<'_>) {
+        match message {
+            Message::Response(response) => {
+                let count = match &response.id {
+                    Some(id) => self.ids.get_mut(&id.to_json()).expect("a response only to an id that asked"),
+                    None => &mut self.nulls,
+                };
+                count.got += 1;
+                let id = response.id.as_ref().map(Id::to_json);
+                for running in self.running.values_mut().filter(|running| running.id == id) {
+                    running.is_initialize = false; // its stream may stay open for a while
+                }
+                assert!(count.got <= count.wanted, "one response too many for {:?}", response.id);
+            }
+            Message::Request(request) => {
+                let id = request.id.to_json();
+                assert!(self.asked.iter().all(|(open, _)| *open != id), "two requests of the server with one id");
+                let params: Value =
+                    request.params.map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("JSON"));
+                let number = params.get("number").and_then(Value::as_u64).expect("the server's requests have numbers");
+                self.asked.push((id, number));
+                let original = params.get("original").cloned().unwrap_or_default();
+                self.originals.insert(number, original);
+            }
+            Message::Notification(notification) if notification.method == "notifications/cancelled" => {
+                let params: Value =
+                    notification.params.map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("JSON"));
+                let id = params.get("requestId").map(ToString::to_string).unwrap_or_default();
+                self.asked.retain(|(open, _)| *open != id);
+            }
+            Message::Notification(_) => {}
+        }
+    }
+
+    fn started(&mut self, exchange: ExchangeId, outgoing: &Outgoing) {
+        assert!(exchange > self.last_exchange, "a new name for a new exchange");
+        self.last_exchange = exchange;
+        self.starts += 1;
+        assert!(!self.goodbye, "the goodbye is the last exchange");
+        self.goodbye = self.leaving && outgoing.verb == Verb::Delete;
+        let is_get = outgoing.verb == Verb::Get;
+        let mut running = Running { is_get, is_resume: outgoing.last_event_id.is_some(), ..Running::default() };
+        match outgoing.verb {
+            Verb::Post => {
+                assert_one_line(&message::one_line(outgoing.body.clone()));
+                let Ok(Parsed::One(message)) = message::parse(&outgoing.body) else { panic!("one message a POST") };
+                self.server_hears(&message, &mut running, outgoing);
+            }
+            Verb::Get => assert!(outgoing.body.is_empty() && outgoing.target == Target::Server),
+            Verb::Delete => assert!(outgoing.session_id.is_some(), "only a session can be ended"),
+        }
+        if running.is_initialize {
+            // The client's own may have left a stream, and its id may be in use again.
+            let ours = |other: &&Running| other.id.as_ref().is_some_and(|id| id.starts_with("\"mcp-drawbridge-"));
+            let others = self.running.values().filter(|other| other.is_initialize).filter(ours);
+            let under_way = others.filter(|other| !self.is_over(other)).count();
+            assert_eq!(under_way, 0, "one initialize at a time");
+        }
+        self.running.insert(exchange, running);
+    }
+
+    fn server_hears(&mut self, message: &Message<'_>, running: &mut Running, outgoing: &Outgoing) {
+        match message {
+            Message::Request(request) => {
+                let id = request.id.to_json();
+                running.is_initialize = request.method == "initialize" && outgoing.modern.is_none();
+                if matches!(outgoing.target, Target::Endpoint(_)) {
+                    self.by_endpoint.insert(id.clone());
+                }
+                running.id = Some(id);
+            }
+            Message::Response(response) => {
+                let raw = match response.outcome {
+                    Outcome::Result(raw) | Outcome::Error(raw) => raw,
+                };
+                let value: Value = serde_json::from_str(raw.get()).expect("JSON");
+                let number = value.get("number").and_then(Value::as_u64);
+                let number = number.or_else(|| value.get("message")?.as_str()?.parse().ok());
+                if let (Some(number), Some(id)) = (number, &response.id) {
+                    let original = self.originals.get(&number).expect("only what was asked is answered");
+                    assert_eq!(id.to_json(), original.to_string(), "the server hears its own id");
+                }
+            }
+            Message::Notification(_) => {}
+        }
+    }
+
+    /// An `initialize` that was answered may still have an open stream.
+    fn is_over(&self, running: &Running) -> bool {
+        running.id.as_ref().is_none_or(|id| !self.session.is_known(&parse_id(id)))
+    }
+
+    fn count(&mut self, id: &str) -> &mut Count {
+        self.ids.entry(canonical(id)).or_default()
+    }
+}
+
+fn honest_result(id: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
+}
+
+fn parse_id(text: &str) -> Id {
+    Id::from_json(text).expect("an id")
+}
+
+fn canonical(text: &str) -> String {
+    parse_id(text).to_json()
+}
+
+/// Whether this line of the client ends the server's request with this id: an answer, or a broken one.
+fn answers(text: &str, id: &str) -> bool {
+    let answered = match message::parse(text.as_bytes()) {
+        Ok(Parsed::One(Message::Response(response))) => response.id,
+        Err(Invalid::NotMessage { id, response: true, .. }) => id,
+        _ => None,
+    };
+    answered.is_some_and(|answered| answered.to_json() == *id)
+}
