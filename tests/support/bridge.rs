@@ -260,10 +260,14 @@ impl Bridge {
         let Ok(value) = serde_json::from_str::<Value>(text).or_else(|_| readable(text, 1)) else { return };
         for message in messages(&value) {
             let id = &message["id"];
-            if (id.is_string() || id.is_number()) && !is_response(message) {
+            // One that is given twice is none.
+            let usable =
+                (id.is_string() || id.is_number()) && (value.is_array() || text.matches("\"id\":").count() == 1);
+            if usable && !is_response(message) {
                 self.note(&json!({"method": "", "id": id}));
-            } else {
-                self.note(message);
+            }
+            if message["method"] == "notifications/cancelled" {
+                self.note(&json!({"method": message["method"], "params": message["params"]}));
             }
         }
     }

@@ -55,28 +55,22 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
     }
 }
 
-<<<<<<< HEAD
 /// Runs cases at the same time, each on a thread of its name, and fails with all that failed. For cases that mostly wait.
-pub fn all_at_once<T: Sync>(cases: &[T], at_a_time: usize, name: impl Fn(&T) -> String + Sync, run: impl Fn(&T) + Sync) {
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(Vec::new());
-=======
-/// Runs cases at the same time, and fails with the names of all that failed. For cases that mostly wait.
 pub fn all_at_once<T: Sync>(
     cases: &[T],
     at_a_time: usize,
     name: impl Fn(&T) -> String + Sync,
     run: impl Fn(&T) + Sync,
 ) {
-    let next = AtomicU32::new(0);
-    let failed = std::sync::Mutex::new(Vec::new());
->>>>>>> main
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..at_a_time.min(cases.len()) {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let thread = std::thread::Builder::new().name(name(case));
-                    let outcome = std::thread::scope(|one| thread.spawn_scoped(one, || run(case)).expect("a thread").join());
+                    let outcome =
+                        std::thread::scope(|one| thread.spawn_scoped(one, || run(case)).expect("a thread").join());
                     if outcome.is_err() {
                         failed.lock().unwrap().push(name(case));
                     }

@@ -84,12 +84,26 @@ pub enum Piece {
 #[derive(Debug)]
 pub enum Expect {
     /// An id as JSON text, what kind of answer, and how many.
-    Answer { id: String, answer: Answer, count: Option<usize> },
+    Answer {
+        id: String,
+        answer: Answer,
+        count: Option<usize>,
+    },
     Notification(String),
-    Requests { key: String, least: usize, most: usize },
-    Header { name: String, value: String },
+    Requests {
+        key: String,
+        least: usize,
+        most: usize,
+    },
+    Header {
+        name: String,
+        value: String,
+    },
     NoHeader(String),
-    Stdout { has: bool, text: String },
+    Stdout {
+        has: bool,
+        text: String,
+    },
 }
 
 /// A kind of answer.
@@ -129,8 +143,13 @@ impl Case {
                 }
                 "expect" => case.expects.push(expect(rest).unwrap_or_else(|| panic!("{}", here()))),
                 _ => {
-                    let piece = piece(line, if in_client { "\n" } else { "\r\n" }).unwrap_or_else(|| panic!("{}", here()));
-                    let pieces = if in_client { case.client.as_mut() } else { case.replies.last_mut().map(|block| &mut block.pieces) };
+                    let piece =
+                        piece(line, if in_client { "\n" } else { "\r\n" }).unwrap_or_else(|| panic!("{}", here()));
+                    let pieces = if in_client {
+                        case.client.as_mut()
+                    } else {
+                        case.replies.last_mut().map(|block| &mut block.pieces)
+                    };
                     pieces.unwrap_or_else(|| panic!("{}", here())).push(piece);
                 }
             }
@@ -340,6 +359,9 @@ mod tests {
         assert_eq!(stream[..3], [0x1f, 0x8b, 8]);
         assert_eq!(stream.len(), 11 + 13 * ((1 << 20) / 2064));
         // As zlib's inflate reads it: checked once with another program, kept as bytes.
-        assert_eq!(stream[10..24], [0x63, 0x18, 0x05, 0xa3, 0x60, 0x14, 0x8c, 0x82, 0x51, 0x30, 0x0a, 0x46, 0xc1, 0x28]);
+        assert_eq!(
+            stream[10..24],
+            [0x63, 0x18, 0x05, 0xa3, 0x60, 0x14, 0x8c, 0x82, 0x51, 0x30, 0x0a, 0x46, 0xc1, 0x28]
+        );
     }
 }
