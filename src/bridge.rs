@@ -17,7 +17,7 @@ use crate::process::{Ends, Parent};
 use crate::session::{Action, ExchangeId, Input, Level, Memory, Session};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
-use crate::transport::Transport;
+use crate::transport::{Delivery, Transport};
 
 /// Inputs that may wait in the channel from the exchanges.
 pub const CHANNEL: usize = 64;
@@ -39,7 +39,7 @@ const PARENT_GRACE: Duration = Duration::from_secs(3);
 pub async fn run(
     mut session: Session,
     transport: Transport,
-    mut events: mpsc::Receiver<Input>,
+    mut events: mpsc::Receiver<Delivery>,
     mut lines: Lines,
     output: Output,
     state: Option<StateFile>,
@@ -79,14 +79,15 @@ pub async fn run(
                     hands.output.go_deaf();
                 }
             }
-            input = events.recv(), if hands.output.waiting() < HIGH_WATER => {
-                let mut next = input;
+            delivery = events.recv(), if hands.output.waiting() < HIGH_WATER => {
+                let mut next = delivery;
                 let mut taken = 0;
-                while let Some(input) = next {
+                while let Some(Delivery { input, held }) = next {
                     let now = clock.now();
                     hands.forget(&input);
                     session.handle(now, input, &mut actions);
                     hands.carry_out(&mut actions);
+                    drop(held);
                     taken += 1;
                     let more = taken < ROUND && hands.output.waiting() < HIGH_WATER;
                     next = if more { events.try_recv().ok() } else { None };

@@ -70,9 +70,10 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// TCP keep-alive: first probe, next probes, how many. A dead peer is noticed after a minute.
 const TCP_KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(15), 3);
-/// Unacknowledged data for so long means a dead peer (Linux).
+/// Unacknowledged data for so long means a dead peer (Linux). A server that is only slow to read a large request counts as dead
+/// too, so this is generous.
 #[cfg(any(target_os = "android", target_os = "linux"))]
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// `Set-Cookie` fields of one response that are looked at.
 const MAX_SET_COOKIE: usize = 32;
 

@@ -2,17 +2,20 @@
 //!
 //! What to send is the session's decision; here are only headers, the body's reading, and the bound on connections.
 
+mod budget;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use url::Url;
 
+use self::budget::Budget;
 use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
 use crate::secret::SafeUrl;
@@ -26,6 +29,8 @@ const MAX_ERROR_BODY: usize = 1 << 20;
 const MAX_STARTING: usize = 64;
 /// An exchange that has no answer after this time gives its place to the next, so that slow calls do not hold up fast ones.
 const STARTING_TIME: Duration = Duration::from_millis(100);
+/// How many messages of the greatest size all answers together may hold.
+const MAX_HELD: usize = 4;
 /// Files that the process needs beside its connections.
 const OTHER_FILES: usize = 32;
 /// Exchanges in flight at one time, however many files may be open.
@@ -36,6 +41,23 @@ static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-vers
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
 static NAME: HeaderName = HeaderName::from_static("mcp-name");
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+pub use self::budget::Held;
+
+/// An input on its way to the session, with its share of what may be held. Keep it until the input is carried out.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What happened.
+    pub input: Input,
+    /// Its share.
+    pub held: Held,
+}
+
+impl From<Input> for Delivery {
+    fn from(input: Input) -> Self {
+        Self { input, held: Held::default() }
+    }
+}
 
 /// Starts exchanges.
 #[derive(Clone)]
@@ -53,10 +75,11 @@ struct Inner {
     post_headers: HeaderMap,
     get_headers: HeaderMap,
     max_message: usize,
+    budget: Arc<Budget>,
     starting: Semaphore,
     in_flight: Semaphore,
     in_flight_most: usize,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<Delivery>,
 }
 
 impl Transport {
@@ -66,7 +89,7 @@ impl Transport {
         server: Url,
         headers: &HeaderMap,
         max_message: usize,
-        events: mpsc::Sender<Input>,
+        events: mpsc::Sender<Delivery>,
     ) -> Self {
         let mut post_headers = HeaderMap::new();
         post_headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
@@ -89,6 +112,7 @@ impl Transport {
                 post_headers,
                 get_headers,
                 max_message,
+                budget: Budget::new(max_message.saturating_mul(MAX_HELD)),
                 starting,
                 in_flight,
                 in_flight_most,
@@ -108,13 +132,13 @@ impl Inner {
     async fn run(&self, exchange: ExchangeId, outgoing: Outgoing) {
         let last = match self.exchange(exchange, outgoing).await {
             Ok(last) => last,
-            Err(failure) => Input::Failed { exchange, failure },
+            Err(failure) => Input::Failed { exchange, failure }.into(),
         };
         // The bridge is gone if this fails.
         let _ = self.events.send(last).await;
     }
 
-    async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Input, Failure> {
+    async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Delivery, Failure> {
         let to_server = outgoing.target == Target::Server;
         let request = self.request(outgoing)?;
         // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file. Never closed.
@@ -128,15 +152,37 @@ impl Inner {
             self.remember_move(response.url.clone());
         }
         if (200..300).contains(&head.status) && head.content == Content::EventStream {
-            return Ok(self.stream(exchange, head, response).await);
+            return Ok(self.stream(exchange, head, response).await.into());
         }
         if (200..300).contains(&head.status) {
-            let body = without_bom(response.bytes(self.max_message).await.map_err(failure)?);
-            return Ok(Input::Answer { exchange, head, body });
+            let (body, held) = self.body(response).await?;
+            return Ok(Delivery { input: Input::Answer { exchange, head, body: without_bom(body) }, held });
         }
         // An error body is for people; one that cannot be read does not hide the status.
         let body = without_bom(response.bytes(MAX_ERROR_BODY).await.unwrap_or_default());
-        Ok(Input::Answer { exchange, head, body })
+        Ok(Input::Answer { exchange, head, body }.into())
+    }
+
+    /// Reads a whole body. One that comes in one piece is not copied.
+    async fn body(&self, mut response: HttpResponse) -> Result<(Bytes, Held), Failure> {
+        let mut held = Held::default();
+        let Some(first) = response.chunk().await.map_err(failure)? else { return Ok((Bytes::new(), held)) };
+        let Some(mut next) = response.chunk().await.map_err(failure)? else { return Ok((first, held)) };
+        let mut whole = BytesMut::from(first);
+        loop {
+            let size = whole.len() + next.len();
+            if size > self.max_message {
+                return Err(too_large(format!("the answer is larger than the limit of {} bytes", self.max_message)));
+            }
+            if !held.grow(&self.budget, size) {
+                return Err(too_much_at_once());
+            }
+            whole.extend_from_slice(&next);
+            match response.chunk().await.map_err(failure)? {
+                Some(chunk) => next = chunk,
+                None => return Ok((whole.freeze(), held)),
+            }
+        }
     }
 
     fn address(&self) -> Url {
@@ -171,26 +217,36 @@ impl Inner {
 
     /// Reads an event stream to its end.
     async fn stream(&self, exchange: ExchangeId, head: Head, mut response: HttpResponse) -> Input {
-        if self.events.send(Input::Opened { exchange, head }).await.is_err() {
-            return Input::Ended { exchange, failure: None };
+        let gone = Input::Ended { exchange, failure: None };
+        if self.events.send(Input::Opened { exchange, head }.into()).await.is_err() {
+            return gone;
         }
         let mut decoder = sse::Decoder::new(sse::Limits { max_event: self.max_message, ..sse::Limits::default() });
+        // What the decoder holds is an event's beginning, so at most what came since the last event ended.
+        let mut unfinished = 0;
+        let mut held = Held::default();
         loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => return Input::Ended { exchange, failure: None },
+                Ok(None) => return gone,
                 Err(error) => return Input::Ended { exchange, failure: Some(failure(error)) },
             };
             let mut events = Vec::new();
             let decoded = decoder.push(&chunk, &mut events);
             merge_empty(&mut events);
-            if !events.is_empty() && self.events.send(Input::Events { exchange, events }).await.is_err() {
-                return Input::Ended { exchange, failure: None };
+            unfinished += chunk.len();
+            if !held.grow(&self.budget, unfinished) {
+                return Input::Ended { exchange, failure: Some(too_much_at_once()) };
+            }
+            if !events.is_empty() {
+                unfinished = 0;
+                let held = std::mem::take(&mut held);
+                if self.events.send(Delivery { input: Input::Events { exchange, events }, held }).await.is_err() {
+                    return gone;
+                }
             }
             if let Err(error) = decoded {
-                let hint = Some("--max-message raises the limit".to_owned());
-                let failure = Failure { kind: FailureKind::TooLarge, unsent: false, message: error.to_string(), hint };
-                return Input::Ended { exchange, failure: Some(failure) };
+                return Input::Ended { exchange, failure: Some(too_large(error.to_string())) };
             }
         }
     }
@@ -317,6 +373,14 @@ fn failure(error: HttpError) -> Failure {
         _ => FailureKind::Malformed,
     };
     Failure { kind, unsent: error.surely_unsent(), message: error.to_string(), hint: error.hint() }
+}
+
+fn too_large(message: String) -> Failure {
+    Failure { kind: FailureKind::TooLarge, unsent: false, message, hint: Some("--max-message raises the limit".into()) }
+}
+
+fn too_much_at_once() -> Failure {
+    too_large("the answers that come in at this moment are together larger than the bridge may hold".into())
 }
 
 /// How many files may be open: each connection is one.
