@@ -56,17 +56,35 @@ pub fn judge(query: &str, expected: &Expected<'_>) -> Callback {
         return Callback::Ended(error);
     }
     match (all("code").as_slice(), all("error").as_slice()) {
-        // RFC 6749 appendix A.11.
-        ([code], [])
-            if !code.is_empty() && code.len() <= MAX_CODE && code.bytes().all(|b| matches!(b, b' '..=b'~')) =>
-        {
-            Callback::Code(Secret::new(*code))
-        }
+        ([code], []) if is_code(code) => Callback::Code(Secret::new(*code)),
         ([_], []) => ended("callback-code", "the authorization server's answer has a code that is no code"),
         ([], [error]) => Callback::Ended(denied(error, all("error_description").first().copied().unwrap_or_default())),
         ([], []) => ended("callback-form", "the authorization server's answer has neither a code nor an error"),
         _ => ended("callback-form", "the authorization server's answer says more than one thing"),
     }
+}
+
+/// Judges what a person pasted: the address that the browser ended at, or the code alone.
+///
+/// The code alone has no state. PKCE binds it to our request all the same, so it is taken, but not from a server that says it
+/// sends `iss`: then only the whole address can be judged.
+pub fn judge_pasted(text: &str, expected: &Expected<'_>) -> Callback {
+    let text = text.trim().trim_matches(['"', '\'', '<', '>']);
+    if let Some((_, query)) = text.split_once('?') {
+        return judge(query.split('#').next().unwrap_or_default(), expected);
+    }
+    if text.contains("://") || text.contains(' ') || !is_code(text) {
+        return Callback::NotOurs;
+    }
+    match judge_issuer(&[], expected) {
+        Ok(()) => Callback::Code(Secret::new(text)),
+        Err(error) => Callback::Ended(error.with_hint("paste the whole address from the browser, not the code alone")),
+    }
+}
+
+/// RFC 6749 appendix A.11.
+fn is_code(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_CODE && text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
 /// RFC 9207 section 2.4 with the table of MCP 2026-07-28 "Authorization Response Validation": simple string comparison,
@@ -195,6 +213,30 @@ mod tests {
         let padded = |length| go(&format!("state=S&code=c&x={}", "c".repeat(length - "state=S&code=c&x=".len())));
         assert!(matches!(padded(MAX_QUERY), Callback::Code(_)));
         assert!(matches!(padded(MAX_QUERY + 1), Callback::NotOurs));
+    }
+
+    #[test]
+    fn pasted_answers() {
+        let state = Secret::new("S");
+        let go = |text: &str, iss_in_response| match judge_pasted(
+            text,
+            &Expected { state: &state, issuer: "https://as.example", iss_in_response },
+        ) {
+            Callback::Code(code) => code.expose().to_owned(),
+            Callback::NotOurs => "not ours".to_owned(),
+            Callback::Ended(error) => error.rule().to_owned(),
+        };
+        #[rustfmt::skip]
+        let table = [
+            (" http://localhost:3334/oauth/callback?code=c%2F1&state=S \n", false, "c/1"), ("\"http://x/?code=c&state=S#frag\"", false, "c"),
+            ("http://x/?code=c&state=T", false, "not ours"), ("http://x/callback", false, "not ours"), ("", false, "not ours"),
+            ("c-1/x", false, "c-1/x"), ("two words", false, "not ours"), ("c-1", true, "callback-issuer"),
+            ("?code=c&state=S", false, "c"), ("http://x/?code=c&state=S&iss=https://as.example", true, "c"),
+            ("http://x/?code=c&state=S", true, "callback-issuer"), ("http://x/?error=access_denied&state=S", false, "access-denied"),
+        ];
+        for (text, iss_in_response, want) in table {
+            assert_eq!(go(text, iss_in_response), want, "{text}");
+        }
     }
 
     #[test]
