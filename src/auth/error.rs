@@ -104,6 +104,9 @@ impl AuthError {
     pub fn hint(&self) -> Option<String> {
         match (&self.inner.hint, self.inner.flag, self.inner.mender) {
             (Some(hint), ..) => Some(hint.clone()),
+            (None, Some(flag), mender @ (Mender::Server | Mender::AuthorizationServer)) => {
+                Some(format!("{mender} must mend it; until then {flag} allows it"))
+            }
             (None, Some(flag), _) => Some(format!("{flag} allows it")),
             (None, None, mender @ (Mender::Server | Mender::AuthorizationServer)) => {
                 Some(format!("{mender} must mend it"))
@@ -231,7 +234,7 @@ mod tests {
         assert_eq!(error.hint().unwrap(), "the authorization server's owner must mend it");
         assert_eq!((error.rule(), error.fault()), ("issuer-identical", Fault::Refused));
         let flagged = error.clone().with_flag("--x");
-        assert_eq!(flagged.hint().unwrap(), "--x allows it");
+        assert_eq!(flagged.hint().unwrap(), "the authorization server's owner must mend it; until then --x allows it");
         assert_eq!(flagged.with_hint("do this").hint().unwrap(), "do this");
     }
 
