@@ -2,6 +2,7 @@
 //! The parts of the `mcp-drawbridge` program, as a library for its own tests, fuzz targets and benchmarks.
 //! It is no public interface: anything may change with any version.
 
+pub mod auth;
 pub mod bridge;
 pub mod cli;
 pub mod era;
