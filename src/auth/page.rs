@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("page.css");
 /// What the page may do: be styled by the one sheet with this hash (CSP level 3). A test compares the hash with the sheet.
 const POLICY: &str = concat!(
     "default-src 'none'; style-src 'sha256-",
-    "32n4VE4KXgtcy4qEougo1M1rfVBgFvDMR3hp/Js6FmE=",
+    "NxNXiPdf5N5jsqYb95pjhMuQFQ3UXHGnbztFkIfpiN8=",
     "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
 
@@ -99,8 +99,11 @@ impl Page<'_> {
             }
             Self::Failed { names, reason } => {
                 let reason = clean(reason, MAX_REASON);
-                let what =
-                    format!("You are not signed in to {}.</p>\n<p><bdi>{}</bdi>", names.server(), escape(&reason));
+                let what = format!(
+                    "You are not signed in to {}.</p>\n<p class=\"reason\"><bdi>{}</bdi>",
+                    names.server(),
+                    escape(&reason)
+                );
                 ("The sign-in did not work", paragraphs(&what, &retry(names)))
             }
             Self::Waiting(names) => {
@@ -268,6 +271,36 @@ mod tests {
             .hash(STYLE.as_bytes());
         let hash = base64::engine::general_purpose::STANDARD.encode(hash.as_ref());
         assert!(POLICY.contains(&format!("'sha256-{hash}'")), "the style sheet changed: its hash is now {hash}");
+    }
+
+    /// WCAG 2.2 section 1.4.3: 4.5 for text; 1.4.11: 3 for graphics.
+    #[test]
+    fn contrast_in_light_and_dark() {
+        let (light, dark) = STYLE.split_once("prefers-color-scheme: dark").unwrap();
+        for sheet in [light, dark] {
+            let luminance = |name: &str| {
+                let (_, rest) = sheet.split_once(&format!("--{name}: #")).unwrap();
+                let channel = |at: usize| {
+                    let value = f64::from(u8::from_str_radix(&rest[at..at + 2], 16).unwrap()) / 255.0;
+                    if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+                };
+                0.2126 * channel(0) + 0.7152 * channel(2) + 0.0722 * channel(4)
+            };
+            let contrast = |a: &str, b: &str| {
+                let (a, b) = (luminance(a), luminance(b));
+                (a.max(b) + 0.05) / (a.min(b) + 0.05)
+            };
+            for (ink, paper, least) in [
+                ("text", "card", 7.0),
+                ("text", "ground", 7.0),
+                ("soft", "ground", 4.5),
+                ("good", "card", 4.5),
+                ("calm", "card", 4.5),
+                ("warn", "card", 4.5),
+            ] {
+                assert!(contrast(ink, paper) >= least, "{ink} on {paper}: {}", contrast(ink, paper));
+            }
+        }
     }
 
     #[test]

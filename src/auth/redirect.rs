@@ -51,7 +51,7 @@ pub fn derive_port(hash: &str) -> Option<u16> {
 /// The host of the redirect URI (`--host`). Loopback alone: a listener on any other address is open to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedirectHost {
-    /// `localhost`: a browser may take it for 127.0.0.1 or for ::1, so both are listened on.
+    /// `localhost`: a browser may take it for 127.0.0.1 or for `::1`, so both are listened on.
     Localhost,
     /// `127.0.0.1`.
     V4,

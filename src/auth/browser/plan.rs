@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// Programs of one `$BROWSER` that are looked at.
 const MAX_CHOICES: usize = 8;
 
+/// What makes Windows' rundll32 hand a URL to the browser.
+const URL_DLL: &[&str] = &["url.dll,FileProtocolHandler"];
+
 /// Operating systems that differ here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Os {
@@ -130,7 +133,6 @@ fn own(around: &Surroundings<'_>) -> Result<Vec<Launch>, Why> {
     let wsl = ["WSL_DISTRO_NAME", "WSL_INTEROP"].iter().any(|name| set(around, name).is_some());
     let root = system_root(around);
     let rundll32 = format!("{root}\\System32\\rundll32.exe");
-    const URL_DLL: &[&str] = &["url.dll,FileProtocolHandler"];
     let programs: &[(&str, &'static [&'static str])] = match around.os {
         Os::Macos | Os::Windows if ssh => return Err(Why::Ssh),
         Os::Macos => &[("/usr/bin/open", &[])],
@@ -183,8 +185,8 @@ fn system_root(around: &Surroundings<'_>) -> String {
 fn may_run(program: &std::path::Path, os: Os) -> bool {
     let name = program.to_string_lossy().to_ascii_lowercase();
     let name = name.trim_end_matches(['.', ' ']);
-    let batch = name.ends_with(".bat") || name.ends_with(".cmd");
-    !batch && (os != Os::Windows || name.ends_with(".exe"))
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    !ends(&[".bat", ".cmd"]) && (os != Os::Windows || ends(&[".exe"]))
 }
 
 /// What to do without a browser here.

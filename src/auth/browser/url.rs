@@ -1,6 +1,6 @@
 //! The only URLs that a browser is given. Pure.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use url::Url;
 
@@ -96,7 +96,7 @@ fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~:/?[]@!*+,;=&".contains(&byte) || (byte == b'%' && escape()) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out
