@@ -40,7 +40,7 @@ async fn free_port() -> u16 {
     }
 }
 
-/// A system without IPv6 has no ::1 to test.
+/// A system without IPv6 has no `::1` to test.
 async fn has_v6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok()
 }
@@ -293,8 +293,8 @@ async fn connections_are_bounded() {
 
 #[tokio::test]
 async fn a_silent_peer_is_let_go() {
-    let _serving = serving().await;
-    let mut stream = connect(_serving.redirect_uri().port()).await;
+    let serving = serving().await;
+    let mut stream = connect(serving.redirect_uri().port()).await;
     stream.write_all(b"GET /oauth/callback HTTP/1.1\r\n").await.unwrap();
     let began = Instant::now();
     let mut rest = Vec::new();

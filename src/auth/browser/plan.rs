@@ -264,6 +264,9 @@ mod tests {
     const OPEN: &str = "/usr/bin/open";
     const DLL: &str = "C:\\Windows\\System32\\rundll32.exe";
 
+    /// System, variables, what is installed, whether in a container; the programs or the reason.
+    type Row<'a> = (Os, &'a [(&'a str, &'a str)], &'a [&'a str], bool, Result<Vec<&'a str>, Why>);
+
     #[test]
     fn each_system() {
         use Os::{Linux, Macos, Windows};
@@ -273,7 +276,7 @@ mod tests {
         let display: &[(&str, &str)] = &[("DISPLAY", ":0")];
         let ssh: &[(&str, &str)] = &[("SSH_CONNECTION", "192.0.2.1 5 203.0.113.9 22")];
         #[rustfmt::skip]
-        let table: &[(Os, &[(&str, &str)], &[&str], bool, Result<Vec<&str>, Why>)] = &[
+        let table: &[Row] = &[
             (Linux, display, &[XDG, GIO], false, Ok(vec![XDG, &gio])),
             (Linux, &[("WAYLAND_DISPLAY", "wayland-0")], &[GIO], false, Ok(vec![&gio])),
             (Linux, display, &[], false, Err(Why::NoProgram)),
