@@ -206,11 +206,13 @@ pub fn fuzz_redirect(data: &[u8]) {
 
 fn check(reply: &Reply) {
     match &reply.answer {
-        Answer::Code(code) => assert!(printable(code.expose())),
+        Answer::Code(code) => {
+            assert!(printable(code.expose()));
+            assert_eq!(format!("{:?}", reply.answer), "Code(Secret(…))");
+        }
         Answer::Error { error, .. } => assert!(printable(error)),
     }
     assert!(reply.iss.as_deref().is_none_or(printable));
-    assert!(!format!("{reply:?}").contains("s3cr3t-code"), "a code is shown");
 }
 
 #[cfg(test)]
