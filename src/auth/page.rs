@@ -10,6 +10,8 @@ use crate::secret;
 
 /// Characters of a name that are shown.
 pub const MAX_NAME: usize = 60;
+/// Characters of a host name that are looked at (RFC 1035 section 2.3.4 has 253, with a port behind).
+const MAX_HOST: usize = 260;
 /// Characters of a reason that are shown.
 pub const MAX_REASON: usize = 300;
 
@@ -34,7 +36,7 @@ impl Names {
     /// `server`: host of the MCP server. `client`: what the client calls itself, where it said so. Both may be hostile.
     pub fn new(server: &str, client: Option<&str>) -> Self {
         let client = client.map(|name| clean(name, MAX_NAME)).filter(|name| !name.is_empty());
-        Self { server: clean(server, MAX_NAME), client }
+        Self { server: clean_host(server), client }
     }
 
     fn server(&self) -> String {
@@ -212,6 +214,16 @@ fn clean(text: &str, limit: usize) -> String {
     }
 }
 
+/// As [`clean`], but of a long name the end stays: there a host name says whose it is.
+fn clean_host(text: &str) -> String {
+    let whole = clean(text, MAX_HOST);
+    let start = whole.char_indices().rev().nth(MAX_NAME - 1).map_or(0, |(start, _)| start);
+    match whole.get(start..) {
+        Some(end) if start > 0 => format!("…{end}"),
+        _ => whole,
+    }
+}
+
 /// Text in HTML, between tags or in a quoted attribute.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -365,6 +377,9 @@ mod tests {
         let names = Names::new(&"x".repeat(10_000), Some(&"\u{65e5}".repeat(10_000)));
         assert_eq!(names.server.chars().count(), MAX_NAME + 1);
         assert_eq!(names.client.as_deref().unwrap().chars().count(), MAX_NAME + 1);
+        let host = Names::new(&format!("accounts.good.example.{}.evil.example:8443", "x".repeat(MAX_NAME)), None);
+        assert!(host.server.starts_with('…') && host.server.ends_with("x.evil.example:8443"), "{}", host.server);
+        assert_eq!(host.server.chars().count(), MAX_NAME + 1);
         let exact = Names::new(&"x".repeat(MAX_NAME), None);
         assert_eq!(exact.server, "x".repeat(MAX_NAME));
         let reason = "r".repeat(10_000);
