@@ -4,6 +4,6 @@
 //! judged by pure functions; the listener and the start of the browser are the only parts here that touch the system.
 
 pub mod browser;
+pub mod callback;
 pub mod page;
-pub mod paste;
 pub mod redirect;

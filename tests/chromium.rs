@@ -13,10 +13,9 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
+use mcp_drawbridge::auth::callback::{CallbackPath, RedirectHost, SuccessUrl};
 use mcp_drawbridge::auth::page::{self, Names, Page};
-use mcp_drawbridge::auth::redirect::{
-    CallbackPath, Listener, Outcome, PortChoice, RedirectHost, Serving, Settings, SuccessUrl,
-};
+use mcp_drawbridge::auth::redirect::{Listener, Outcome, PortChoice, Serving, Settings};
 use mcp_drawbridge::secret::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

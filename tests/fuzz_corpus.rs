@@ -28,7 +28,7 @@ macro_rules! targets {
 targets! {
     sse => mcp_drawbridge::sse::fuzz_sse,
     framing => mcp_drawbridge::framing::fuzz_framing,
-    redirect => mcp_drawbridge::auth::redirect::fuzz_redirect,
+    redirect => mcp_drawbridge::auth::callback::fuzz_redirect,
 }
 
 #[test]

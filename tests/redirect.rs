@@ -5,11 +5,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use mcp_drawbridge::auth::callback::paste::PasteError;
+use mcp_drawbridge::auth::callback::{Answer, CallbackPath, MAX_HEAD, RedirectHost, SuccessUrl};
 use mcp_drawbridge::auth::page::Names;
-use mcp_drawbridge::auth::paste::PasteError;
 use mcp_drawbridge::auth::redirect::{
-    Answer, CANDIDATES, Callback, CallbackPath, LINGER, Listener, MAX_CONNECTIONS, MAX_HEAD, Outcome, PortChoice,
-    RedirectHost, Serving, Settings, SuccessUrl,
+    CANDIDATES, Callback, LINGER, Listener, MAX_CONNECTIONS, Outcome, PortChoice, Serving, Settings,
 };
 use mcp_drawbridge::secret::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::TcpListener;
 
-use super::{CallbackPath, RedirectHost, RedirectUri};
+use crate::auth::callback::{CallbackPath, RedirectHost, RedirectUri};
 
 /// Ports that are tried from the derived one on, as mcp-remote does.
 pub const CANDIDATES: u16 = 8;

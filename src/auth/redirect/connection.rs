@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::serve::{Claim, Outcome, Shared};
-use super::{BadRequest, MAX_HEAD, Refused, Reply, Verdict, judge, parse_request};
+use crate::auth::callback::{BadRequest, MAX_HEAD, Refused, Reply, Verdict, judge, parse_request};
 use crate::auth::page::{self, Page};
 
 /// How long a request may take to come.

@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Expectation, Listener, RedirectUri, Reply, SuccessUrl, connection};
+use super::{Listener, connection};
+use crate::auth::callback::paste::{PasteError, judge_paste};
+use crate::auth::callback::{Expectation, RedirectUri, Reply, SuccessUrl};
 use crate::auth::page::Names;
-use crate::auth::paste::{PasteError, judge_paste};
 use crate::secret::Secret;
 
 /// Connections at a time.
@@ -116,7 +117,7 @@ impl Listener {
 impl Serving {
     /// Where the browser comes back to.
     pub fn redirect_uri(&self) -> &RedirectUri {
-        &self.shared.expected.redirect
+        self.shared.expected.redirect()
     }
 
     /// Waits for the sign-in's answer by way of the browser. There is one at most; after it, or after [`Self::paste`]

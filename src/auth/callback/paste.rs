@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use url::{Url, form_urlencoded};
 
-use super::redirect::{Answer, Expectation, Refused, Reply, printable, reply_of};
+use super::{Answer, Expectation, Refused, Reply, printable, reply_of};
 use crate::secret::Secret;
 
 /// Bytes of pasted text.
@@ -73,7 +73,7 @@ fn address(text: &str, expected: &Expectation) -> Option<Result<Url, PasteError>
     let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
     let url = if lower.starts_with("http://") || lower.starts_with("https://") {
         Url::parse(text)
-    } else if text.split_once(['/', '?']).is_some_and(|(host, _)| expected.redirect.is_host(host)) {
+    } else if text.split_once(['/', '?']).is_some_and(|(host, _)| expected.redirect().is_host(host)) {
         Url::parse(&format!("http://{text}"))
     } else {
         return None;
@@ -83,7 +83,7 @@ fn address(text: &str, expected: &Expectation) -> Option<Result<Url, PasteError>
 
 /// The query of the redirect URI. What follows `#` is for the browser; some servers add `#_=_`.
 fn query_of(url: &Url, expected: &Expectation) -> Result<String, PasteError> {
-    let own = Url::parse(&expected.redirect.to_string()).map_err(|_| PasteError::Damaged)?;
+    let own = Url::parse(&expected.redirect().to_string()).map_err(|_| PasteError::Damaged)?;
     let same = url.origin() == own.origin() && url.path() == own.path() && url.username().is_empty();
     if !same || url.password().is_some() {
         return Err(PasteError::OtherAddress);
@@ -129,7 +129,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::redirect::{CallbackPath, RedirectHost, RedirectUri};
+    use super::super::{CallbackPath, RedirectHost, RedirectUri};
     use super::*;
 
     fn paste(text: &str) -> Result<Reply, PasteError> {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_longest() {
-        let longest = "x".repeat(crate::auth::redirect::MAX_PARAMETER);
+        let longest = "x".repeat(super::super::MAX_PARAMETER);
         assert_eq!(code(&longest).0, longest);
         assert_eq!(paste(&format!("{longest}x")).err(), Some(PasteError::Damaged));
     }

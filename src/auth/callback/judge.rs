@@ -18,7 +18,7 @@ const MAX_PARAMETERS: usize = 64;
 /// What the pending sign-in waits for.
 #[derive(Clone, Debug)]
 pub struct Expectation {
-    pub(crate) redirect: RedirectUri,
+    redirect: RedirectUri,
     state: Secret,
 }
 
@@ -26,6 +26,11 @@ impl Expectation {
     /// `state` is the value that went out with the authorization request.
     pub fn new(redirect: RedirectUri, state: Secret) -> Self {
         Self { redirect, state }
+    }
+
+    /// Where the answer has to come to.
+    pub fn redirect(&self) -> &RedirectUri {
+        &self.redirect
     }
 
     /// Compares in constant time, so that the answer's time tells nothing about the value. Nothing equals an empty one.
@@ -132,7 +137,7 @@ pub fn judge(request: &Request<'_>, expected: &Expectation) -> Verdict {
 }
 
 /// Judges the query of a callback, with or without `?`.
-pub(crate) fn reply_of(query: &str, expected: &Expectation) -> Result<Reply, Refused> {
+pub(super) fn reply_of(query: &str, expected: &Expectation) -> Result<Reply, Refused> {
     let (mut state, mut code, mut error, mut description, mut iss) = (None, None, None, None, None);
     let mut twice = false;
     for (position, (name, value)) in form_urlencoded::parse(query.as_bytes()).enumerate() {
@@ -169,7 +174,7 @@ pub(crate) fn reply_of(query: &str, expected: &Expectation) -> Result<Reply, Ref
 }
 
 /// VSCHAR of RFC 6749 appendix A, not empty, bounded.
-pub(crate) fn printable(text: &str) -> bool {
+pub(super) fn printable(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_PARAMETER && text.bytes().all(|b| (0x20..=0x7e).contains(&b))
 }
 
@@ -198,7 +203,7 @@ pub fn fuzz_redirect(data: &[u8]) {
         }
     }
     if let Ok(text) = std::str::from_utf8(data)
-        && let Ok(reply) = crate::auth::paste::judge_paste(text, &expected)
+        && let Ok(reply) = super::paste::judge_paste(text, &expected)
     {
         check(&reply);
     }
