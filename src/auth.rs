@@ -11,20 +11,25 @@
 //! 6. What some providers do otherwise ([`providers`]).
 //!
 //! All that decides is pure: bytes and strings in, a value or a refusal out; time and randomness are arguments. What asks
-//! is one request deep (`wire`), over the program's one HTTP client. The order of the steps, the store, the browser and
-//! the listener are other rooms.
+//! is one request deep (`wire`), over the program's one HTTP client. The browser is sent away by [`browser`] and comes back to
+//! a listener on loopback ([`redirect`], RFC 8252), whose requests [`callback`] judges and [`page`] answers. Not here yet: the
+//! order of the steps and the store. Until they are, nothing of this runs in the bridge.
 //!
 //! Three rules hold everywhere:
 //! - Names are opaque. Resource, issuer and client id are compared and sent byte for byte as they were published.
 //! - Credentials are bound. A client, a code or a refresh token carries its issuer, and no request for another can be built.
 //! - Every refusal ([`AuthError`]) names its rule, the two strings that differ, and who must mend it; none holds a secret.
 
+pub mod browser;
+pub mod callback;
 pub mod challenge;
 mod document;
 mod error;
 pub mod grant;
 pub mod issuer;
+pub mod page;
 pub mod providers;
+pub mod redirect;
 pub mod registration;
 pub mod resource;
 pub mod scope;

@@ -31,6 +31,7 @@ targets! {
     challenge => mcp_drawbridge::auth::challenge::fuzz_challenge,
     metadata => mcp_drawbridge::auth::issuer::fuzz_metadata,
     callback => mcp_drawbridge::auth::grant::callback::fuzz_callback,
+    redirect => mcp_drawbridge::auth::callback::fuzz_redirect,
 }
 
 #[test]
