@@ -293,6 +293,7 @@ fn a_full_disk_keeps_the_old_file() {
     assert_eq!(number(&directory.store()), 1);
     let names = fs::read_dir(&state).expect("there").flatten();
     assert!(names.into_iter().all(|name| !name.file_name().to_string_lossy().ends_with(".tmp")));
+    drop(filler);
     fs::remove_file(state.join("filler")).expect("removed");
     assert_eq!(add(&directory.store()).expect("added"), 2, "with room again it goes on");
 }
@@ -321,27 +322,15 @@ fn a_lock_ends_with_the_process_that_holds_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
         let store = directory.store();
-        let section = |section, most| store.critical(&server(), section, Duration::from_millis(most)).map_or_busy();
-        assert!(!section(Critical::Refresh, 100).await, "held");
-        assert!(section(Critical::SignIn, 100).await, "another section is free");
+        let server = server();
+        let wait = |most| Duration::from_millis(most);
+        let held = store.critical(&server, Critical::Refresh, wait(100)).await;
+        assert!(matches!(held, Err(StoreError::Busy)));
+        store.critical(&server, Critical::SignIn, wait(100)).await.expect("another section is free");
         holder.kill().expect("killed");
-        assert!(section(Critical::Refresh, 5000).await, "free with its holder's end");
+        store.critical(&server, Critical::Refresh, wait(5000)).await.expect("free with its holder's end");
     });
     holder.wait().expect("ended");
-}
-
-trait MapOrBusy {
-    async fn map_or_busy(self) -> bool;
-}
-
-impl<T, F: Future<Output = Result<T, StoreError>>> MapOrBusy for F {
-    async fn map_or_busy(self) -> bool {
-        match self.await {
-            Ok(_) => true,
-            Err(StoreError::Busy) => false,
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 fn output_of(command: &mut Command) -> String {
