@@ -1,8 +1,9 @@
 //! The keyrings of the systems. Each keeps one 32-byte key, as text.
 //!
-//! Linux and the BSDs: the Secret Service, through the `secret-service` crate itself rather than its keyring-core
-//! wrapper, for three reasons: the wrapper drags in zbus's second runtime; it says "no entry" when the service has no
-//! collection at all, which must not be taken for "signed out"; and its calls have no time-out.
+//! Linux and the BSDs: the Secret Service, through `dbus-secret-service` itself rather than its keyring-core wrapper:
+//! the wrapper says "no entry" also when the service has no collection at all, which must not be taken for "signed
+//! out", and it lets a prompt stand for a year. The session on the bus is a plain one: whoever can read the bus can ask
+//! the service for the secret itself, and the crate's encrypted session takes its numbers from no secure source.
 
 use std::sync::Arc;
 
@@ -36,9 +37,8 @@ fn user(id: super::sealed::KeyId) -> String {
 #[cfg(all(feature = "keyring", unix, not(target_os = "macos")))]
 mod secret_service {
     use std::collections::HashMap;
-    use std::time::Duration;
 
-    use secret_service::{Collection, EncryptionType, Error, Item, SecretService as Service};
+    use dbus_secret_service::{Collection, EncryptionType, Error, Item, SecretService as Service};
     use zeroize::Zeroizing;
 
     use super::super::key::{Vault, VaultError, from_text, to_text};
@@ -46,10 +46,10 @@ mod secret_service {
     use super::{SERVICE, user};
     use crate::secret::SafeText;
 
-    /// How long the service may take to answer. It may have to be started first.
-    const CALL: Duration = Duration::from_secs(8);
-    /// How long a person may take to unlock the keyring.
-    const PROMPT: Duration = Duration::from_secs(180);
+    /// Seconds that a person may take to unlock the keyring.
+    const PROMPT: u64 = 180;
+    /// How often a connection is tried: the crate gives a call two seconds, and the bus may have to start the service.
+    const CONNECTIONS: u32 = 3;
 
     /// The freedesktop.org Secret Service: GNOME Keyring, KDE Wallet, `KeePassXC`.
     pub(super) struct SecretService;
@@ -60,64 +60,55 @@ mod secret_service {
         }
 
         fn get(&self, id: KeyId) -> Result<Option<Key>, VaultError> {
-            run(async {
-                let service = connect().await?;
-                let Some(item) = find(&service, id).await? else { return Ok(None) };
-                read(&item).await
-            })
+            let service = connect()?;
+            let Some(item) = find(&service, id)? else { return Ok(None) };
+            read(&item)
         }
 
         fn put(&self, id: KeyId, key: &Key) -> Result<(), VaultError> {
-            run(async {
-                let service = connect().await?;
-                let collection = unlocked_collection(&service).await?;
-                let user = user(id);
-                let label = format!("{SERVICE}: key of the credential store");
-                let text = to_text(key);
-                let item = call(collection.create_item(&label, attributes(&user), text.as_bytes(), true, "text/plain"))
-                    .await?;
-                match read(&item).await? {
-                    Some(kept) if kept.expose() == key.expose() => Ok(()),
-                    _ => Err(VaultError("the keyring did not keep the key".into())),
-                }
-            })
+            let service = connect()?;
+            let collection = unlocked_collection(&service)?;
+            let user = user(id);
+            let label = format!("{SERVICE}: key of the credential store");
+            let text = to_text(key);
+            let item = collection
+                .create_item(&label, attributes(&user), text.as_bytes(), true, "text/plain")
+                .map_err(refused)?;
+            match read(&item)? {
+                Some(kept) if kept.expose() == key.expose() => Ok(()),
+                _ => Err(VaultError("the keyring did not keep the key".into())),
+            }
         }
 
         fn delete(&self, id: KeyId) -> Result<(), VaultError> {
-            run(async {
-                let service = connect().await?;
-                let user = user(id);
-                let found = call(service.search_items(attributes(&user))).await?;
-                for item in found.unlocked.iter().chain(&found.locked) {
-                    call(item.delete()).await?;
-                }
-                Ok(())
-            })
+            let service = connect()?;
+            let user = user(id);
+            let found = service.search_items(attributes(&user)).map_err(refused)?;
+            found.unlocked.iter().chain(&found.locked).try_for_each(|item| item.delete().map_err(refused))
         }
     }
 
-    /// The thread that asks has its own runtime: the bridge's one is not held up.
-    fn run<T>(question: impl Future<Output = Result<T, VaultError>>) -> Result<T, VaultError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| VaultError(format!("no event loop: {error}")))?.block_on(question)
+    #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+    fn refused(error: Error) -> VaultError {
+        VaultError(match error {
+            Error::NoResult => "the Secret Service has no default collection".into(),
+            Error::Prompt | Error::Locked => "the keyring is locked and was not unlocked".into(),
+            error => SafeText(&error.to_string()).to_string(),
+        })
     }
 
-    async fn call<T>(question: impl Future<Output = Result<T, Error>>) -> Result<T, VaultError> {
-        within(CALL, question).await
-    }
-
-    async fn within<T>(most: Duration, question: impl Future<Output = Result<T, Error>>) -> Result<T, VaultError> {
-        match tokio::time::timeout(most, question).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Error::NoResult)) => Err(VaultError("the Secret Service has no default collection".into())),
-            Ok(Err(Error::Prompt)) => Err(VaultError("the keyring is locked and was not unlocked".into())),
-            Ok(Err(error)) => Err(VaultError(SafeText(&error.to_string()).to_string())),
-            Err(_) => Err(VaultError(format!("the Secret Service did not answer in {} s", most.as_secs()))),
+    fn connect() -> Result<Service, VaultError> {
+        let mut tries = 1;
+        loop {
+            match Service::connect_with_max_prompt_timeout(EncryptionType::Plain, PROMPT) {
+                Err(Error::Dbus(error)) if is_late(error.name()) && tries < CONNECTIONS => tries += 1,
+                result => return result.map_err(refused),
+            }
         }
     }
 
-    async fn connect<'a>() -> Result<Service<'a>, VaultError> {
-        call(Service::connect(EncryptionType::Dh)).await
+    fn is_late(name: Option<&str>) -> bool {
+        matches!(name, Some("org.freedesktop.DBus.Error.NoReply" | "org.freedesktop.DBus.Error.Timeout"))
     }
 
     fn attributes(user: &str) -> HashMap<&str, &str> {
@@ -125,32 +116,31 @@ mod secret_service {
         HashMap::from([("service", SERVICE), ("username", user)])
     }
 
-    async fn unlocked_collection<'a>(service: &'a Service<'_>) -> Result<Collection<'a>, VaultError> {
-        let collection = call(service.get_default_collection()).await?;
-        if call(collection.is_locked()).await? {
-            within(PROMPT, collection.unlock()).await?;
-        }
+    fn unlocked_collection(service: &Service) -> Result<Collection<'_>, VaultError> {
+        let collection = service.get_default_collection().map_err(refused)?;
+        collection.ensure_unlocked().map_err(refused)?;
         Ok(collection)
     }
 
     /// `None` only after the collection was seen, unlocked, without the item.
-    async fn find<'a>(service: &'a Service<'_>, id: KeyId) -> Result<Option<Item<'a>>, VaultError> {
+    fn find(service: &Service, id: KeyId) -> Result<Option<Item<'_>>, VaultError> {
         let user = user(id);
-        let found = call(service.search_items(attributes(&user))).await?;
+        let search = || service.search_items(attributes(&user)).map_err(refused);
+        let found = search()?;
         if let Some(item) = found.unlocked.into_iter().next() {
             return Ok(Some(item));
         }
         if let Some(item) = found.locked.into_iter().next() {
-            within(PROMPT, item.unlock()).await?;
+            item.unlock().map_err(refused)?;
             return Ok(Some(item));
         }
         // Some services do not show what a locked collection holds.
-        unlocked_collection(service).await?;
-        Ok(call(service.search_items(attributes(&user))).await?.unlocked.into_iter().next())
+        unlocked_collection(service)?;
+        Ok(search()?.unlocked.into_iter().next())
     }
 
-    async fn read(item: &Item<'_>) -> Result<Option<Key>, VaultError> {
-        let text = Zeroizing::new(call(item.get_secret()).await?);
+    fn read(item: &Item<'_>) -> Result<Option<Key>, VaultError> {
+        let text = Zeroizing::new(item.get_secret().map_err(refused)?);
         Ok(from_text(&text))
     }
 }
