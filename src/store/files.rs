@@ -196,7 +196,10 @@ pub(super) fn remove_leftovers(target: &Path) {
     for entry in entries.take(MAX_LISTED).flatten() {
         let found = entry.file_name();
         let found = found.to_string_lossy();
-        if found.strip_prefix(&*name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(TEMPORARY)) {
+        let numbers = found.strip_prefix(&*name).and_then(|rest| rest.strip_suffix(TEMPORARY));
+        // Not those of a neighbour whose name begins alike: it has a lock of its own.
+        if numbers.is_some_and(|rest| rest.starts_with('.') && rest.bytes().all(|it| it.is_ascii_digit() || it == b'.'))
+        {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -271,11 +274,11 @@ mod tests {
     fn leftovers_go_and_neighbours_stay() {
         let directory = Directory::new("leftovers");
         private_directory(&directory.0).unwrap();
-        for name in ["f", "f.lost", "f.1.0.tmp", "g.1.0.tmp", "fx.tmp"] {
+        for name in ["f", "f.lost", "f.1.0.tmp", "f.22.13.tmp", "f.key-a.1.0.tmp", "g.1.0.tmp", "fx.tmp"] {
             fs::write(directory.0.join(name), "x").unwrap();
         }
         remove_leftovers(&directory.0.join("f"));
-        assert_eq!(directory.names(), ["f", "f.lost", "fx.tmp", "g.1.0.tmp"]);
+        assert_eq!(directory.names(), ["f", "f.key-a.1.0.tmp", "f.lost", "fx.tmp", "g.1.0.tmp"]);
     }
 
     #[test]
