@@ -541,12 +541,12 @@ fn wait_lock(path: &Path, most: Duration) -> Result<FileLock, Failed> {
 fn lock_name(server: &ServerKey, section: Critical) -> String {
     let text = format!("{}\n{}", server.server, server.profile);
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    let hex: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let half = hash.as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes);
     let section = match section {
         Critical::SignIn => "sign-in",
         Critical::Refresh => "refresh",
     };
-    format!("{hex}.{section}.lock")
+    format!("{half:032x}.{section}.lock")
 }
 
 /// The bytes of the file. The plain text never moves in memory, so no copy is left of it.

@@ -3,6 +3,7 @@
 //! A test that needs another process starts this file again with the name of a `child_*` test. Those are ignored, and
 //! do nothing unless the test that started them says where.
 #![cfg(unix)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -53,7 +53,8 @@ fn mend(file: &File, mode: u32) -> io::Result<Mode> {
         return Ok(Mode::Private);
     }
     file.set_permissions(fs::Permissions::from_mode(mode))?;
-    Ok(if found & 0o077 == 0 { Mode::Private } else { Mode::Mended })
+    let open = found & 0o077;
+    Ok(if open > 0 { Mode::Mended } else { Mode::Private })
 }
 
 #[cfg(not(unix))]

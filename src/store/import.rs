@@ -298,7 +298,7 @@ fn registration(version: &Path, names: &[String], hash: &str, now: u64) -> Resul
 
 fn discovery(version: &Path, names: &[String], hash: &str) -> Option<DiscoveryFile> {
     let prefix = format!("{hash}_discovery_state_");
-    let mut files = names.iter().filter(|name| name.starts_with(&prefix) && name.ends_with(".json"));
+    let mut files = names.iter().filter(|name| name.starts_with(&prefix));
     files.find_map(|name| json(&version.join(name)).ok())
 }
 

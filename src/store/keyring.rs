@@ -88,7 +88,6 @@ mod secret_service {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
     fn refused(error: Error) -> VaultError {
         VaultError(match error {
             Error::NoResult => "the Secret Service has no default collection".into(),

@@ -35,7 +35,8 @@ pub(super) fn hex(text: &str) -> String {
             *word = word.wrapping_add(add);
         }
     }
-    state.iter().flat_map(|word| word.to_le_bytes()).map(|byte| format!("{byte:02x}")).collect()
+    let [a, b, c, d] = state.map(u32::swap_bytes);
+    format!("{a:08x}{b:08x}{c:08x}{d:08x}")
 }
 
 /// The integer part of 2^32 times the sine of the step's number (RFC 1321 section 3.4).
