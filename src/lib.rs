@@ -33,4 +33,5 @@ pub mod sse;
 pub mod start;
 pub mod state;
 pub mod stdio;
+pub mod store;
 pub mod transport;
