@@ -349,3 +349,42 @@ fn answers_come_while_another_is_huge() {
     });
     bridge.finish();
 }
+
+fn with_few_files(server: &Mcp) -> Bridge {
+    let (command, home) = Setup::new(&server.url()).into_command();
+    // Hard and soft: the bridge cannot raise it.
+    let line = "ulimit -n 64; exec \"$0\" \"$1\"";
+    Setup::program("sh", &home).arg("-c").arg(line).arg(command.get_program()).arg(server.url()).start()
+}
+
+/// Each call in flight is a connection, and each connection an open file.
+#[test]
+fn few_open_files_make_it_slower_and_lose_nothing() {
+    let server = Mcp::plain();
+    let mut bridge = with_few_files(&server);
+    bridge.handshake();
+    let ids: Vec<Value> = (0..300).map(|n| bridge.call("sleep", &json!({"ms": 20, "n": n}))).collect();
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(bridge.result(id)["structuredContent"]["n"], n);
+    }
+    bridge.finish();
+}
+
+/// Calls that wait for the client's word must not take the place that the word needs.
+#[test]
+fn answers_to_questions_get_through_when_all_places_are_taken() {
+    let server = Mcp::plain();
+    let mut bridge = with_few_files(&server);
+    bridge.handshake();
+    let ids: Vec<Value> = (0..80).map(|_| bridge.call("ask", &json!({}))).collect();
+    for n in 1..=80 {
+        let question = json!(format!("ask-{n}"));
+        let came = bridge.line_where(LIMIT, |line| line.value["id"] == question && line.value["method"].is_string());
+        assert!(came.is_some(), "question {n}\n{}", bridge.report());
+        bridge.send(&json!({"jsonrpc": "2.0", "id": question, "result": {"action": "decline"}}));
+    }
+    for id in &ids {
+        bridge.result(id);
+    }
+    bridge.finish();
+}

@@ -44,13 +44,18 @@ impl Setup {
 
     /// Without arguments.
     pub fn bare(home: Arc<TempDir>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-drawbridge"));
+        Self::program(env!("CARGO_BIN_EXE_mcp-drawbridge"), &home)
+    }
+
+    /// A program that becomes the bridge.
+    pub fn program(program: &str, home: &Arc<TempDir>) -> Self {
+        let mut command = Command::new(program);
         command.env_clear();
         // Where coverage is measured, the run must be able to leave its figures.
         if let Some(profile) = std::env::var_os("LLVM_PROFILE_FILE") {
             command.env("LLVM_PROFILE_FILE", profile);
         }
-        Self { command, home: Arc::clone(&home), stdio: Stdio3::Pipes, unread: false }.home(&home)
+        Self { command, home: Arc::clone(home), stdio: Stdio3::Pipes, unread: false }.home(home)
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
