@@ -18,7 +18,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     &[("secret", Pure), ("message", Pure), ("framing", Pure), ("process", Doing), ("http::guard", Pure)],
     &[("sse", Pure), ("era", Pure), ("stdio", Doing), ("http::cookies", Pure)],
     &[("session", Pure), ("http", Doing), ("auth::callback", Pure), ("auth::page", Pure)],
-    &[("auth", Doing), ("auth::browser::plan", Pure), ("auth::browser::url", Pure)],
+    &[("auth", Doing), ("auth::browser::plan", Pure), ("auth::browser::url", Pure), ("store", Doing)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
     &[("log", Doing), ("bridge", Doing)],
     &[("start", Doing)],
