@@ -15,6 +15,7 @@
 //! Nothing below `bridge` calls upward, and the protocol's logic knows no sockets, files, clock or chance: `tests/layers.rs` holds
 //! both. The tour is `docs/design.md`.
 
+pub mod auth;
 pub mod bridge;
 pub mod cli;
 pub mod era;

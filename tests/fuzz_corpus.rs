@@ -28,6 +28,10 @@ macro_rules! targets {
 targets! {
     sse => mcp_drawbridge::sse::fuzz_sse,
     framing => mcp_drawbridge::framing::fuzz_framing,
+    challenge => mcp_drawbridge::auth::challenge::fuzz_challenge,
+    metadata => mcp_drawbridge::auth::issuer::fuzz_metadata,
+    callback => mcp_drawbridge::auth::grant::callback::fuzz_callback,
+    redirect => mcp_drawbridge::auth::callback::fuzz_redirect,
 }
 
 #[test]

@@ -126,8 +126,10 @@ fn drive(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure>
     if let Some(path) = &args.json {
         let machine = serde_json::json!({"about": about, "quick": args.quick, "rounds": rounds.0});
         let value = report::to_json(&results, &targets, &machine);
-        std::fs::write(path, format!("{value:#}\n"))
-            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        write_file(path, &format!("{value:#}\n"))?;
+    }
+    if let Some(path) = &args.markdown {
+        write_file(path, &format!("{about}{}", report::markdown(&results, &targets)))?;
     }
     let kept = limits.is_none_or(|limits| check(&limits, &results, &targets));
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -309,6 +311,10 @@ fn find_on_path(name: &str) -> Option<PathBuf> {
 
 fn read_file(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
 /// A directory for all that the programs under test write; it goes away at the end.

@@ -23,6 +23,7 @@ Measures the bridge beside a direct HTTP client and beside mcp-remote, all in tu
                          json sse request burst push ticks beside idle syscalls
   --check FILE           exit 1 when a measure is outside the budget in FILE
   --json FILE            write all values to FILE
+  --markdown FILE        write the table to FILE, as docs/performance.md has it
   --stderr               show what the programs under test write to stderr
   --help                 this text
 ";
@@ -41,6 +42,7 @@ pub(crate) struct Args {
     pub(crate) only: Vec<Case>,
     pub(crate) check: Option<PathBuf>,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) markdown: Option<PathBuf>,
     pub(crate) show_errors: bool,
     pub(crate) help: bool,
 }
@@ -63,6 +65,7 @@ impl Args {
                 "--only" => args.only = cases(&value()?.to_string_lossy())?,
                 "--check" => args.check = Some(value()?.into()),
                 "--json" => args.json = Some(value()?.into()),
+                "--markdown" => args.markdown = Some(value()?.into()),
                 "--stderr" => args.show_errors = true,
                 "--help" | "-h" => args.help = true,
                 _ => return Err(Failure::new(format!("unknown argument {name}; --help lists all"))),

@@ -30,23 +30,47 @@ pub(crate) fn table(results: &Results, targets: &[Target]) -> String {
     let columns = Columns::new(targets);
     let mut out = String::new();
     columns.heading(&mut out, targets);
-    for (title, cases) in GROUPS {
-        let metrics: Vec<&Metric> = METRICS
-            .iter()
-            .filter(|metric| {
-                if cases.is_empty() { is_memory(metric) } else { cases.contains(&metric.case) && !is_memory(metric) }
-            })
-            .filter(|metric| columns.values.iter().any(|&target| shown(results, metric, target).is_some()))
-            .collect();
-        if metrics.is_empty() {
-            continue;
-        }
+    for (title, metrics) in groups(results, &columns) {
         let _ = writeln!(out, "\n{title}");
         for metric in metrics {
-            columns.row(&mut out, results, metric);
+            let (label, values, ratios) = columns.cells(results, metric);
+            let mut line = format!("  {label:width$}", width = LABEL - 2);
+            for cell in values {
+                let _ = write!(line, " {cell:>VALUE$}");
+            }
+            for cell in ratios {
+                let _ = write!(line, " {cell:>RATIO$}");
+            }
+            let _ = writeln!(out, "{}", line.trim_end());
         }
     }
-    footnotes(&mut out, results, targets);
+    out.push('\n');
+    out.push_str(&footnotes(results, targets));
+    out
+}
+
+/// The same as a Markdown table, for docs/performance.md.
+pub(crate) fn markdown(results: &Results, targets: &[Target]) -> String {
+    let columns = Columns::new(targets);
+    let label = |place: usize| targets.get(place).map_or("", |target| target.label.as_str());
+    let mut out = String::from("| median (min to max) |");
+    for &target in &columns.values {
+        let _ = write!(out, " {} |", label(target));
+    }
+    for (target, base) in columns.ratios() {
+        let _ = write!(out, " {} / {} |", label(target), label(base));
+    }
+    let _ = writeln!(out, "\n| --- |{}", " ---: |".repeat(columns.values.len() + columns.ratios().len()));
+    for (title, metrics) in groups(results, &columns) {
+        let _ = writeln!(out, "| **{title}** |{}", " |".repeat(columns.values.len() + columns.ratios().len()));
+        for metric in metrics {
+            let (label, values, ratios) = columns.cells(results, metric);
+            let _ = writeln!(out, "| {label} | {} |", [values, ratios].concat().join(" | "));
+        }
+    }
+    for line in footnotes(results, targets).lines() {
+        let _ = writeln!(out, "\n{line}");
+    }
     out
 }
 
@@ -140,21 +164,37 @@ impl Columns {
         let _ = writeln!(out, "{}", line.trim_end());
     }
 
-    fn row(&self, out: &mut String, results: &Results, metric: &Metric) {
+    /// The label of a row, its values and its ratios.
+    fn cells(&self, results: &Results, metric: &Metric) -> (String, Vec<String>, Vec<String>) {
         let unit = if metric.unit.is_empty() { String::new() } else { format!(", {}", metric.unit) };
-        let mut line = format!("  {:width$}", format!("{}{unit}", metric.label), width = LABEL - 2);
-        for &target in &self.values {
-            let _ = write!(line, " {:>VALUE$}", shown(results, metric, target).unwrap_or_else(|| "-".to_owned()));
-        }
-        for (target, base) in self.ratios() {
+        let dash = || "-".to_owned();
+        let value = |&target: &usize| shown(results, metric, target).unwrap_or_else(dash);
+        let ratio = |(target, base): (usize, usize)| {
             let failed = results.failure(metric.case, target).is_some() || results.failure(metric.case, base).is_some();
             // A surplus over direct divided by direct would say nothing.
             let nonsense = metric.added_to.is_some() && base == DIRECT;
-            let ratio = results.ratio(metric, target, base).filter(|_| !failed && !nonsense);
-            let _ = write!(line, " {:>RATIO$}", ratio.map_or_else(|| "-".to_owned(), short));
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
+            results.ratio(metric, target, base).filter(|_| !failed && !nonsense).map_or_else(dash, short)
+        };
+        let values = self.values.iter().map(value).collect();
+        (format!("{}{unit}", metric.label), values, self.ratios().into_iter().map(ratio).collect())
     }
+}
+
+/// The groups with the measures that were taken.
+fn groups(results: &Results, columns: &Columns) -> Vec<(&'static str, Vec<&'static Metric>)> {
+    let mut groups = Vec::new();
+    for (title, cases) in GROUPS {
+        // Memory is measured in many cases and stands in a group of its own.
+        let wanted = |metric: &&Metric| {
+            if is_memory(metric) { cases.is_empty() } else { cases.contains(&metric.case) }
+        };
+        let taken = |metric: &&Metric| columns.values.iter().any(|&target| shown(results, metric, target).is_some());
+        let metrics: Vec<_> = METRICS.iter().filter(wanted).filter(taken).collect();
+        if !metrics.is_empty() {
+            groups.push((title, metrics));
+        }
+    }
+    groups
 }
 
 /// What stands in a value's column.
@@ -168,8 +208,8 @@ fn shown(results: &Results, metric: &Metric, target: usize) -> Option<String> {
 }
 
 /// Why cases failed, and the floor's figures.
-fn footnotes(out: &mut String, results: &Results, targets: &[Target]) {
-    let _ = writeln!(out);
+fn footnotes(results: &Results, targets: &[Target]) -> String {
+    let mut out = String::new();
     for (place, target) in targets.iter().enumerate() {
         if matches!(target.kind, Kind::Pipe(_)) {
             let figures: Vec<String> = ["start.ms", "calls.p50", "pinned.p50", "flood64.rate"]
@@ -188,6 +228,7 @@ fn footnotes(out: &mut String, results: &Results, targets: &[Target]) {
             }
         }
     }
+    out
 }
 
 fn is_memory(metric: &Metric) -> bool {
@@ -248,6 +289,11 @@ mod tests {
         let row = table.lines().find(|line| line.contains("small call, one at a time: p50, µs")).unwrap();
         assert_eq!(row.split_whitespace().rev().take(5).collect::<Vec<_>>(), ["0.0250", "2.50", "1000", "25", "10"]);
         assert!(table.contains("500.0k") && table.contains("peer failed burst: no answer in 40 s"));
+        let markdown = markdown(&results, &targets);
+        assert!(
+            markdown.contains("| small call, one at a time: p50, µs | 10 | 25 | 1000 | 2.50 | 0.0250 |"),
+            "{markdown}"
+        );
         let value = to_json(&results, &targets, &Value::Null);
         assert_eq!(value["metrics"]["calls.p50"]["targets"]["bridge"]["median"], 25.0);
         assert_eq!(value["metrics"]["burst.rate"]["targets"]["peer"]["failed"], "no answer in 40 s");
