@@ -32,4 +32,5 @@ pub mod sse;
 pub mod start;
 pub mod state;
 pub mod stdio;
+pub mod store;
 pub mod transport;
