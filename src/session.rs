@@ -439,7 +439,7 @@ impl Session {
         match input {
             Input::Line(line) => self.on_line(line),
             Input::TooLong { id, is_request, length, limit } => {
-                self.on_too_long(id.as_ref(), is_request, length, limit)
+                self.on_too_long(id.as_ref(), is_request, length, limit);
             }
             Input::ClientGone => self.on_client_gone(self.settings.drain),
             Input::Terminate => self.on_client_gone(Duration::ZERO),

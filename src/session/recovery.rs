@@ -367,7 +367,7 @@ impl Session {
         let mut outgoing = Outgoing { last_event_id, ..self.outgoing(Verb::Get, Bytes::new()) };
         if pending.is_handshake() {
             // The session that is being opened has its id from the head of the stream that broke.
-            outgoing.session_id = self.link.offered_session.clone();
+            outgoing.session_id.clone_from(&self.link.offered_session);
             outgoing.version = None;
         }
         let exchange = self.start(Purpose::Resume(key), outgoing);
