@@ -70,10 +70,11 @@ pub fn modern_headers(method: &str, params: Option<&RawValue>) -> Option<ModernH
 /// A text as a header value: as it is where it is plain visible ASCII, else in the Base64 sentinel form
 /// (2026-07-28 "Value Encoding").
 pub fn header_value(text: &str) -> String {
+    let sentinel = text.starts_with("=?base64?") && text.ends_with("?=");
     let plain = text.bytes().all(|byte| matches!(byte, 0x20..=0x7E | b'\t'))
         && !text.starts_with([' ', '\t'])
         && !text.ends_with([' ', '\t'])
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+        && !sentinel;
     if plain {
         return text.to_owned();
     }

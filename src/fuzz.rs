@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc)] // a broken promise must stop the run
 
 mod client;
+mod promises;
 mod script;
 mod server;
 mod world;
