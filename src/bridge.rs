@@ -9,20 +9,23 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::framing::Frame;
 use crate::message::Id;
 use crate::process::{Ends, Parent};
-use crate::session::{Action, ExchangeId, Input, Level, Session};
+use crate::session::{Action, ExchangeId, Input, Level, Memory, Session};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
-use crate::transport::Transport;
+use crate::transport::{Delivery, Transport};
 
 /// Inputs that may wait in the channel from the exchanges.
 pub const CHANNEL: usize = 64;
 /// Bytes that may wait for stdout before no more is taken from the server.
 const HIGH_WATER: usize = 1 << 20;
+/// Bytes that may wait for stdout, beside one message, before no more is taken from stdin either: the bridge's own answers to bad
+/// lines would pile up. Higher than the mark for the server, so that a client that writes much before it reads is not locked out.
+const STDIN_HIGH_WATER: usize = 8 << 20;
 /// Inputs that are taken in before stdout gets its turn.
 const ROUND: usize = 256;
 /// A clock that runs this much ahead of the time that passed means that the machine slept.
@@ -36,19 +39,27 @@ const PARENT_GRACE: Duration = Duration::from_secs(3);
 pub async fn run(
     mut session: Session,
     transport: Transport,
-    mut events: mpsc::Receiver<Input>,
+    mut events: mpsc::Receiver<Delivery>,
     mut lines: Lines,
     output: Output,
     state: Option<StateFile>,
     max_message: usize,
 ) -> io::Result<()> {
+    // Made once: what is waited for on every turn should cost nothing on most of them.
     let mut ends = Ends::new()?;
-    let mut parent = Parent::watch();
-    let mut hands = Hands { transport, output, running: HashMap::new(), state, exit: false };
+    let told = ends.told();
+    let parent = Parent::watch();
+    let parent_gone = parent.gone();
+    let closed = output.closed();
+    tokio::pin!(told, parent_gone, closed);
+    let mut parent_watched = true;
+    let mut hands = Hands { transport, output, running: HashMap::new(), state, saving: None, exit: false };
     let mut clock = Clock::start();
     let mut actions = Vec::new();
     let mut stdin_open = true;
+    let mut terminated = false;
     let mut parent_gone_at: Option<Instant> = None;
+    let stdin_most = STDIN_HIGH_WATER.saturating_add(max_message);
 
     while !hands.exit {
         let deadline =
@@ -56,25 +67,33 @@ pub async fn run(
                 .into_iter()
                 .flatten()
                 .min();
+        // Not `biased`: a flood from one side must not keep the other from being heard.
         tokio::select! {
-            biased;
-            () = ends.told() => session.handle(clock.now(), Input::Terminate, &mut actions),
-            () = hands.output.closed() => break,
-            room = hands.output.writable(), if hands.output.waiting() > 0 => room?,
-            input = events.recv(), if hands.output.waiting() < HIGH_WATER => {
-                let mut next = input;
+            () = &mut told, if !terminated => {
+                terminated = true;
+                session.handle(clock.now(), Input::Terminate, &mut actions);
+            }
+            () = &mut closed, if !hands.output.is_deaf() => hands.output.go_deaf(),
+            room = hands.output.writable(), if hands.output.waiting() > 0 => {
+                if room.is_err() {
+                    hands.output.go_deaf();
+                }
+            }
+            delivery = events.recv(), if hands.output.waiting() < HIGH_WATER => {
+                let mut next = delivery;
                 let mut taken = 0;
-                while let Some(input) = next {
+                while let Some(Delivery { input, held }) = next {
                     let now = clock.now();
                     hands.forget(&input);
                     session.handle(now, input, &mut actions);
                     hands.carry_out(&mut actions);
+                    drop(held);
                     taken += 1;
                     let more = taken < ROUND && hands.output.waiting() < HIGH_WATER;
                     next = if more { events.try_recv().ok() } else { None };
                 }
             }
-            frames = lines.next(), if stdin_open && session.accepts_lines() => {
+            frames = lines.next(), if stdin_open && session.accepts_lines() && hands.output.waiting() < stdin_most => {
                 if clock.jumped() {
                     session.handle(clock.now(), Input::Woke, &mut actions);
                 }
@@ -94,7 +113,10 @@ pub async fn run(
                     }
                 }
             }
-            () = parent.gone() => parent_gone_at = Some(Instant::now()),
+            () = &mut parent_gone, if parent_watched => {
+                parent_watched = false;
+                parent_gone_at = Some(Instant::now());
+            }
             () = until(deadline), if deadline.is_some() => {
                 if stdin_open && parent_gone_at.is_some_and(|at| at.elapsed() >= PARENT_GRACE) {
                     parent_gone_at = None;
@@ -106,7 +128,16 @@ pub async fn run(
             }
         }
         hands.carry_out(&mut actions);
-        hands.output.write_now()?;
+        if let Err(error) = hands.output.write_now() {
+            tracing::debug!("stdout: {error}");
+            hands.output.go_deaf();
+        }
+        if hands.output.is_deaf() && !terminated {
+            // Nobody reads any more: the session is ended in good order, and that is all.
+            terminated = true;
+            session.handle(clock.now(), Input::Terminate, &mut actions);
+            hands.carry_out(&mut actions);
+        }
     }
     hands.last_words().await
 }
@@ -114,12 +145,9 @@ pub async fn run(
 fn line(frame: Frame, limit: usize) -> Input {
     match frame {
         Frame::Line(line) => Input::Line(line),
-        Frame::TooLong { id, is_request, len } => Input::TooLong {
-            id: id.and_then(|id| Id::from_json(&id)),
-            is_request,
-            length: u64::try_from(len).unwrap_or(u64::MAX),
-            limit,
-        },
+        Frame::TooLong { id, is_request, len } => {
+            Input::TooLong { id: id.and_then(|id| Id::from_json(&id)), is_request, length: len, limit }
+        }
     }
 }
 
@@ -135,6 +163,8 @@ struct Hands {
     output: Output,
     running: HashMap<ExchangeId, AbortHandle>,
     state: Option<StateFile>,
+    /// The last write to the state directory.
+    saving: Option<JoinHandle<()>>,
     exit: bool,
 }
 
@@ -144,6 +174,7 @@ impl Hands {
             match action {
                 Action::Write(line) => self.output.push(line),
                 Action::Start(exchange, outgoing) => {
+                    tracing::debug!("exchange {exchange}: {outgoing}");
                     let handle = self.transport.start(exchange, outgoing);
                     self.running.insert(exchange, handle);
                 }
@@ -154,12 +185,7 @@ impl Hands {
                 }
                 Action::Remember(memory) => {
                     if let Some(state) = self.state.clone() {
-                        // A slow disk must not hold up messages.
-                        tokio::task::spawn_blocking(move || {
-                            if let Err(error) = state.save(&memory) {
-                                tracing::debug!("the state directory cannot be written: {error}");
-                            }
-                        });
+                        self.saving = Some(tokio::spawn(save(state, memory, self.saving.take())));
                     }
                 }
                 Action::Log(Level::Debug, text) => tracing::debug!("{text}"),
@@ -172,21 +198,49 @@ impl Hands {
 
     /// An exchange that ended needs no handle.
     fn forget(&mut self, input: &Input) {
+        match input {
+            Input::Answer { exchange, head, body } => {
+                tracing::debug!("exchange {exchange}: HTTP {}, {} bytes", head.status, body.len());
+            }
+            Input::Opened { exchange, head } => {
+                tracing::debug!("exchange {exchange}: HTTP {}, event stream", head.status);
+            }
+            Input::Ended { exchange, failure: None } => tracing::debug!("exchange {exchange}: the stream ended"),
+            Input::Ended { exchange, failure: Some(failure) } | Input::Failed { exchange, failure } => {
+                tracing::debug!("exchange {exchange}: {}", failure.message);
+            }
+            _ => {}
+        }
         if let Input::Answer { exchange, .. } | Input::Ended { exchange, .. } | Input::Failed { exchange, .. } = input {
             self.running.remove(exchange);
         }
     }
 
-    /// Writes what is left, for a client that still reads.
+    /// Writes what is left: to a client that still reads, and to the state directory, for a run that was short.
     async fn last_words(mut self) -> io::Result<()> {
         let write = async {
             while !self.output.write_now()? {
                 self.output.writable().await?;
             }
             self.output.finish().await;
+            if let Some(saving) = self.saving.take() {
+                // It panics if the disk does; nothing is lost but the memory of this run.
+                let _ = saving.await;
+            }
             Ok(())
         };
         tokio::time::timeout(LAST_WORDS, write).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Keeps what is to be remembered, after what came before it. A slow disk must not hold up messages.
+async fn save(state: StateFile, memory: Memory, before: Option<JoinHandle<()>>) {
+    if let Some(before) = before {
+        let _ = before.await;
+    }
+    let saved = tokio::task::spawn_blocking(move || state.save(&memory)).await;
+    if let Ok(Err(error)) = saved {
+        tracing::debug!("the state directory cannot be written: {error}");
     }
 }
 

@@ -136,8 +136,8 @@ pub fn parse(
 
     let (server_text, server, callback_port) = positionals(&flags)?;
     let (proxy, no_proxy) = proxies(&flags, &mut once)?;
-    let certificate = once.read("--client-cert", &flags.client_cert, path)?;
-    let key = once.read("--client-key", &flags.client_key, path)?;
+    let certificate = once.take("--client-cert", &flags.client_cert).map(PathBuf::from);
+    let key = once.take("--client-key", &flags.client_key).map(PathBuf::from);
     let config = Config {
         server,
         server_text,
@@ -169,7 +169,7 @@ pub fn parse(
         cookies: !flags.disable_cookies,
         proxy,
         no_proxy,
-        ca_files: paths("--ca-file", &flags.ca_file)?,
+        ca_files: flags.ca_file.iter().map(PathBuf::from).collect(),
         env_ca_file: env("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()).map(PathBuf::from),
         client_identity: network::identity(certificate, key)?,
         ipv4: flags.ipv4,
@@ -177,7 +177,7 @@ pub fn parse(
             debug: flags.debug,
             silent: flags.silent,
             format: once.read("--log-format", &flags.log_format, log_format)?.unwrap_or_default(),
-            file: once.read("--log-file", &flags.log_file, path)?,
+            file: once.take("--log-file", &flags.log_file).map(PathBuf::from),
         },
         state_dir: state_dir::find(state_dir::Platform::HERE, env)?,
         notes: Vec::new(),
@@ -261,9 +261,9 @@ fn log_format(flag: &str, text: &str) -> Result<LogFormat, UsageError> {
 
 fn patterns(flag: &str, texts: &[String]) -> Result<Vec<String>, UsageError> {
     for text in texts {
-        if text.is_empty() || text.len() > MAX_PATTERN_BYTES {
+        if text.len() > MAX_PATTERN_BYTES {
             return Err(UsageError::new(
-                format!("{flag}: a pattern is empty or longer than {MAX_PATTERN_BYTES} bytes"),
+                format!("{flag}: a pattern is longer than {MAX_PATTERN_BYTES} bytes"),
                 format!("Write a tool's name, * for any text: {flag} 'delete*'."),
             ));
         }
@@ -271,19 +271,8 @@ fn patterns(flag: &str, texts: &[String]) -> Result<Vec<String>, UsageError> {
     Ok(texts.to_vec())
 }
 
-fn path(flag: &str, text: &str) -> Result<PathBuf, UsageError> {
-    if text.is_empty() || text.contains('\0') {
-        return Err(UsageError::new(format!("{flag} needs the path of a file"), format!("Write {flag} FILE.")));
-    }
-    Ok(PathBuf::from(text))
-}
-
-fn paths(flag: &str, texts: &[String]) -> Result<Vec<PathBuf>, UsageError> {
-    texts.iter().map(|text| path(flag, text)).collect()
-}
-
 /// Why a file cannot be read, for a person.
-fn cause(error: &io::Error) -> String {
+pub(crate) fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

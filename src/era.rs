@@ -70,12 +70,10 @@ pub fn modern_headers(method: &str, params: Option<&RawValue>) -> Option<ModernH
 /// A text as a header value: as it is where it is plain visible ASCII, else in the Base64 sentinel form
 /// (2026-07-28 "Value Encoding").
 pub fn header_value(text: &str) -> String {
+    let visible = text.bytes().all(|byte| matches!(byte, 0x20..=0x7E | b'\t'));
+    let trimmed = text.trim_matches([' ', '\t']).len() == text.len();
     let sentinel = text.starts_with("=?base64?") && text.ends_with("?=");
-    let plain = text.bytes().all(|byte| matches!(byte, 0x20..=0x7E | b'\t'))
-        && !text.starts_with([' ', '\t'])
-        && !text.ends_with([' ', '\t'])
-        && !sentinel;
-    if plain {
+    if visible && trimmed && !sentinel {
         return text.to_owned();
     }
     format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(text))

@@ -1,28 +1,37 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 //! The parts of the `mcp-drawbridge` program, as a library for its own tests, fuzz targets and benchmarks.
 //! It is no public interface: anything may change with any version.
+//!
+//! ```text
+//!  client                                                                       server
+//!    │ stdin, stdout                                                              │ HTTP
+//!    ▼                                                                            ▼
+//!  stdio ──► framing ──► session (message, era) ──► transport (sse) ──► http (guard, cookies)
+//!  lines     bounded     pure: (now, Input) → Actions   exchanges         policy, limits, TLS
+//!                             ▲                             │
+//!                             └──────── bridge: the one loop┘
+//! ```
+//! Nothing below `bridge` calls upward, and the protocol's logic knows no sockets, files, clock or chance: `tests/layers.rs` holds
+//! both. The tour is `docs/design.md`.
 
+pub mod auth;
 pub mod bridge;
-/// The command line: flags, environment and header files become a [`cli::Config`].
 pub mod cli;
 pub mod era;
-/// Splits the client's stdin into lines, with a bound on each.
 pub mod framing;
 /// What the fuzz targets and the property tests run: scripts of arbitrary bytes, and the promises that must hold.
 #[doc(hidden)]
 pub mod fuzz;
-/// The one HTTP client: policy, TLS, proxies, redirects, bounded bodies.
 pub mod http;
-/// The log on stderr and in a file; never blocks, never holds a secret.
 pub mod log;
 pub mod message;
 pub mod process;
-/// The only types that may be logged.
 pub mod secret;
 pub mod session;
-/// Decodes a server's event stream (Server-Sent Events), with a bound on each event.
 pub mod sse;
 pub mod start;
 pub mod state;
 pub mod stdio;
+pub mod store;
 pub mod transport;

@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 //! Parses the command line, runs the bridge, and turns what became of it into an exit code.
 
 use std::fs::File;

@@ -65,12 +65,12 @@ impl Parent {
         Self {}
     }
 
-    /// Waits until it is gone; tells it once. Cancel safe.
-    pub async fn gone(&mut self) {
+    /// Waits until it is gone.
+    pub async fn gone(&self) {
         #[cfg(target_os = "linux")]
-        if let Some(watched) = &self.watched {
-            let _ = watched.readable().await.map(|_| ());
-            self.watched = None;
+        if let Some(watched) = &self.watched
+            && watched.readable().await.is_ok()
+        {
             return;
         }
         std::future::pending::<()>().await;

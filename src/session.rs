@@ -315,6 +315,31 @@ pub struct Outgoing {
     pub last_event_id: Option<Box<str>>,
 }
 
+/// For the log: verb, target and kind of session; no body, no ids.
+impl std::fmt::Display for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = match self.verb {
+            Verb::Post => "POST",
+            Verb::Get => "GET",
+            Verb::Delete => "DELETE",
+        };
+        f.write_str(verb)?;
+        if self.verb == Verb::Post {
+            write!(f, " {} bytes", self.body.len())?;
+        }
+        if matches!(self.target, Target::Endpoint(_)) {
+            f.write_str(" to the endpoint of the event stream")?;
+        }
+        if self.session_id.is_some() {
+            f.write_str(" in a session")?;
+        }
+        if self.last_event_id.is_some() {
+            f.write_str(" resuming a stream")?;
+        }
+        Ok(())
+    }
+}
+
 /// The HTTP methods that MCP uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {

@@ -41,9 +41,17 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
+    // As in Node: a file that the environment names and that cannot be read is no reason not to start.
+    let env_ca_file = config.env_ca_file.clone().filter(|path| {
+        let readable = std::fs::File::open(path);
+        if let Err(error) = &readable {
+            tracing::warn!("NODE_EXTRA_CA_CERTS is ignored, {} cannot be read: {error}", path.display());
+        }
+        readable.is_ok()
+    });
     let lines = Lines::open(config.max_message)?;
     let output = Output::open()?;
-    let client = HttpClient::new(http_options(config), config.server.clone())
+    let client = HttpClient::new(http_options(config, env_ca_file), config.server.clone())
         .map_err(|error| Error::Usage(UsageError::new(error.to_string(), error.hint().unwrap_or_default())))?;
     let headers: HeaderMap = config.headers.iter().cloned().collect();
     let mut names: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -80,7 +88,7 @@ fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-fn http_options(config: &Config) -> HttpOptions {
+fn http_options(config: &Config, env_ca_file: Option<std::path::PathBuf>) -> HttpOptions {
     HttpOptions {
         proxy: match &config.proxy {
             cli::Proxy::Environment => ProxyChoice::Environment,
@@ -88,7 +96,7 @@ fn http_options(config: &Config) -> HttpOptions {
             cli::Proxy::Url(url) => ProxyChoice::Url(url.to_string()),
         },
         no_proxy: (!config.no_proxy.is_empty()).then(|| config.no_proxy.join(",")),
-        ca_files: config.ca_files.iter().chain(&config.env_ca_file).cloned().collect(),
+        ca_files: config.ca_files.iter().cloned().chain(env_ca_file).collect(),
         client_identity: config.client_identity.clone(),
         ipv4_only: config.ipv4,
         connect_timeout: config.connect_timeout,

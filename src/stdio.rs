@@ -6,8 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+#[cfg(unix)]
+use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+#[cfg(target_os = "linux")]
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use crate::framing::{Frame, LineSplitter};
@@ -16,6 +20,8 @@ use crate::process::watch_fd;
 
 /// Bytes asked of stdin at a time.
 const READ_SIZE: usize = 64 * 1024;
+/// Room for a read; with less a new block is begun.
+const READ_LEAST: usize = 4 * 1024;
 /// Lines shorter than this are gathered into one write.
 const GATHER: usize = 16 * 1024;
 /// Bytes gathered before a new buffer is begun.
@@ -97,26 +103,34 @@ impl Source {
     }
 
     /// The next bytes; `None` at the end or when stdin cannot be read any more. Cancel safe.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only a pipe is read into the buffer"))]
     async fn read(&mut self, buffer: &mut BytesMut) -> Option<Bytes> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Pipe(pipe) => loop {
-                pipe.readable().await.ok()?;
-                buffer.reserve(READ_SIZE / 4);
-                match pipe.try_read_buf(buffer) {
-                    Ok(0) => return None,
-                    Ok(_) => return Some(buffer.split().freeze()),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return None,
+            Self::Pipe(pipe) => {
+                // By `AsyncRead`, which knows that a short read has emptied the pipe and spares the read that would say so.
+                if buffer.capacity() - buffer.len() < READ_LEAST {
+                    // A new block, shared by the lines that are read into it; small lines do not cost one each.
+                    buffer.reserve(READ_SIZE);
                 }
-            },
+                match pipe.read_buf(buffer).await {
+                    Ok(0) | Err(_) => None,
+                    Ok(_) => Some(buffer.split().freeze()),
+                }
+            }
             #[cfg(unix)]
             Self::Socket(socket, scratch) => loop {
                 let mut guard = socket.readable().await.ok()?;
                 let flags = rustix::net::RecvFlags::DONTWAIT;
                 match guard.try_io(|socket| Ok(rustix::net::recv(socket.get_ref(), &mut **scratch, flags)?.0)) {
                     Ok(Ok(0)) => return None,
-                    Ok(Ok(n)) => return scratch.get(..n).map(Bytes::copy_from_slice),
+                    Ok(Ok(n)) => {
+                        if n < scratch.len() {
+                            // A short read has emptied the socket: the next one would only say so.
+                            guard.clear_ready();
+                        }
+                        return scratch.get(..n).map(Bytes::copy_from_slice);
+                    }
                     Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Ok(Err(_)) => return None,
                     Err(_would_block) => {}
@@ -152,24 +166,29 @@ pub struct Output {
     queue: VecDeque<Bytes>,
     gathered: BytesMut,
     bytes: usize,
+    deaf: bool,
 }
 
+#[derive(Clone)]
 enum Sink {
     #[cfg(target_os = "linux")]
-    Pipe(tokio::net::unix::pipe::Sender),
+    Pipe(Rc<tokio::net::unix::pipe::Sender>),
     #[cfg(unix)]
-    Socket(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>),
+    Socket(Rc<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>),
     Thread(mpsc::Sender<Bytes>),
 }
 
 impl Output {
     /// Takes stdout.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0 })
+        Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0, deaf: false })
     }
 
     /// Queues a line; the line feed is added.
     pub fn push(&mut self, line: Bytes) {
+        if self.deaf {
+            return;
+        }
         self.bytes += line.len() + 1;
         if line.len() < GATHER {
             self.gathered.reserve(line.len() + 1);
@@ -189,6 +208,19 @@ impl Output {
         if !self.gathered.is_empty() {
             self.queue.push_back(self.gathered.split().freeze());
         }
+    }
+
+    /// The reader is gone: what is written from here on goes nowhere.
+    pub fn go_deaf(&mut self) {
+        self.deaf = true;
+        self.queue.clear();
+        self.gathered.clear();
+        self.bytes = 0;
+    }
+
+    /// The reader is gone.
+    pub fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// Bytes that wait to be written.
@@ -226,6 +258,7 @@ impl Output {
 
     /// Waits until a writing thread, if there is one, has written all.
     pub async fn finish(&mut self) {
+        #[cfg_attr(not(unix), expect(irrefutable_let_patterns, reason = "elsewhere there are other sinks"))]
         if let Sink::Thread(sender) = &self.sink {
             // All places free again: the thread has taken all chunks; one more, empty, is taken after the last was written.
             let _ = sender.send(Bytes::new()).await;
@@ -234,15 +267,18 @@ impl Output {
     }
 
     /// Waits until the reader is gone, where the system tells without a write; else for ever.
-    pub async fn closed(&self) {
-        match &self.sink {
-            #[cfg(target_os = "linux")]
-            Sink::Pipe(pipe) => {
-                let _ = pipe.ready(tokio::io::Interest::ERROR).await;
+    pub fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let sink = self.sink.clone();
+        async move {
+            match &sink {
+                #[cfg(target_os = "linux")]
+                Sink::Pipe(pipe) => {
+                    let _ = pipe.ready(tokio::io::Interest::ERROR).await;
+                }
+                #[cfg(unix)]
+                Sink::Socket(_) => std::future::pending().await,
+                Sink::Thread(sender) => sender.closed().await,
             }
-            #[cfg(unix)]
-            Sink::Socket(_) => std::future::pending().await,
-            Sink::Thread(sender) => sender.closed().await,
         }
     }
 }
@@ -268,10 +304,15 @@ impl Sink {
         let kind = file.metadata().ok()?.file_type();
         #[cfg(target_os = "linux")]
         if kind.is_fifo() {
-            return tokio::net::unix::pipe::OpenOptions::new().open_sender("/proc/self/fd/1").ok().map(Self::Pipe);
+            return tokio::net::unix::pipe::OpenOptions::new()
+                .open_sender("/proc/self/fd/1")
+                .ok()
+                .map(|pipe| Self::Pipe(Rc::new(pipe)));
         }
         if kind.is_socket() {
-            return watch_fd(file.into(), tokio::io::Interest::WRITABLE).ok().map(Self::Socket);
+            return watch_fd(file.into(), tokio::io::Interest::WRITABLE)
+                .ok()
+                .map(|socket| Self::Socket(Rc::new(socket)));
         }
         None
     }
@@ -282,8 +323,8 @@ impl Sink {
             Self::Pipe(pipe) => pipe.try_write(bytes),
             #[cfg(unix)]
             Self::Socket(socket) => {
-                use rustix::net::SendFlags;
-                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                // No MSG_NOSIGNAL, which macOS lacks: Rust's start-up has SIGPIPE ignored.
+                let flags = rustix::net::SendFlags::DONTWAIT;
                 // Readiness is asked for only after the kernel said that there is no room: the first try costs no wait.
                 Ok(rustix::net::send(socket.get_ref(), bytes, flags)?)
             }

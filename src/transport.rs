@@ -2,25 +2,35 @@
 //!
 //! What to send is the session's decision; here are only headers, the body's reading, and the bound on connections.
 
-use std::sync::Arc;
+mod budget;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use url::Url;
 
+use self::budget::Budget;
+use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
+use crate::secret::SafeUrl;
 use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb};
 use crate::sse;
 
 /// Bytes of an error body that are read.
 const MAX_ERROR_BODY: usize = 1 << 20;
-/// Exchanges that may be at the start at one time: more would only be more connections (HTTP/1.1), not more speed.
-const MAX_STARTING: usize = 100;
+/// Up to so many exchanges start at once. Beyond, so many more may be at their start at one time: more would only be more
+/// connections (HTTP/1.1), not more speed.
+const MAX_STARTING: usize = 64;
 /// An exchange that has no answer after this time gives its place to the next, so that slow calls do not hold up fast ones.
 const STARTING_TIME: Duration = Duration::from_millis(100);
+/// How many messages of the greatest size all answers together may hold.
+const MAX_HELD: usize = 4;
 /// Files that the process needs beside its connections.
 const OTHER_FILES: usize = 32;
 /// Exchanges in flight at one time, however many files may be open.
@@ -32,6 +42,23 @@ static METHOD: HeaderName = HeaderName::from_static("mcp-method");
 static NAME: HeaderName = HeaderName::from_static("mcp-name");
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+pub use self::budget::Held;
+
+/// An input on its way to the session, with its share of what may be held. Keep it until the input is carried out.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What happened.
+    pub input: Input,
+    /// Its share.
+    pub held: Held,
+}
+
+impl From<Input> for Delivery {
+    fn from(input: Input) -> Self {
+        Self { input, held: Held::default() }
+    }
+}
+
 /// Starts exchanges.
 #[derive(Clone)]
 pub struct Transport {
@@ -41,13 +68,18 @@ pub struct Transport {
 struct Inner {
     client: HttpClient,
     server: Url,
+    /// Where a redirect inside the server's origin led: later requests go there without the detour.
+    moved: Mutex<Option<Url>>,
+    has_moved: AtomicBool,
     /// Headers of the user and of every request.
     post_headers: HeaderMap,
     get_headers: HeaderMap,
     max_message: usize,
+    budget: Arc<Budget>,
     starting: Semaphore,
     in_flight: Semaphore,
-    events: mpsc::Sender<Input>,
+    in_flight_most: usize,
+    events: mpsc::Sender<Delivery>,
 }
 
 impl Transport {
@@ -57,7 +89,7 @@ impl Transport {
         server: Url,
         headers: &HeaderMap,
         max_message: usize,
-        events: mpsc::Sender<Input>,
+        events: mpsc::Sender<Delivery>,
     ) -> Self {
         let mut post_headers = HeaderMap::new();
         post_headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
@@ -68,17 +100,22 @@ impl Transport {
             post_headers.insert(name, value.clone());
             get_headers.insert(name, value.clone());
         }
-        let in_flight = Semaphore::new(open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT));
+        let in_flight_most = open_files().saturating_sub(OTHER_FILES).clamp(8, MAX_IN_FLIGHT);
+        let in_flight = Semaphore::new(in_flight_most);
         let starting = Semaphore::new(MAX_STARTING);
         Self {
             inner: Arc::new(Inner {
                 client,
                 server,
+                moved: Mutex::new(None),
+                has_moved: AtomicBool::new(false),
                 post_headers,
                 get_headers,
                 max_message,
+                budget: Budget::new(max_message.saturating_mul(MAX_HELD)),
                 starting,
                 in_flight,
+                in_flight_most,
                 events,
             }),
         }
@@ -95,32 +132,79 @@ impl Inner {
     async fn run(&self, exchange: ExchangeId, outgoing: Outgoing) {
         let last = match self.exchange(exchange, outgoing).await {
             Ok(last) => last,
-            Err(failure) => Input::Failed { exchange, failure },
+            Err(failure) => Input::Failed { exchange, failure }.into(),
         };
         // The bridge is gone if this fails.
         let _ = self.events.send(last).await;
     }
 
-    async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Input, Failure> {
+    async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Delivery, Failure> {
+        let to_server = outgoing.target == Target::Server;
         let request = self.request(outgoing)?;
         // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file. Never closed.
         let _in_flight = self.in_flight.acquire().await.ok();
+        let asked = (to_server && !self.has_moved.load(Ordering::Relaxed)).then(|| request.url.clone());
         let response = self.send(request).await.map_err(failure)?;
         let head = head(&response);
+        if (200..300).contains(&head.status)
+            && asked.is_some_and(|asked| asked != response.url && guard::same_origin(&asked, &response.url))
+        {
+            self.remember_move(response.url.clone());
+        }
         if (200..300).contains(&head.status) && head.content == Content::EventStream {
-            return Ok(self.stream(exchange, head, response).await);
+            return Ok(self.stream(exchange, head, response).await.into());
         }
         if (200..300).contains(&head.status) {
-            let body = response.bytes(self.max_message).await.map_err(failure)?;
-            return Ok(Input::Answer { exchange, head, body });
+            let (body, held) = self.body(response).await?;
+            return Ok(Delivery { input: Input::Answer { exchange, head, body: without_bom(body) }, held });
         }
         // An error body is for people; one that cannot be read does not hide the status.
-        let body = response.bytes(MAX_ERROR_BODY).await.unwrap_or_default();
-        Ok(Input::Answer { exchange, head, body })
+        let body = without_bom(response.bytes(MAX_ERROR_BODY).await.unwrap_or_default());
+        Ok(Input::Answer { exchange, head, body }.into())
+    }
+
+    /// Reads a whole body. One that comes in one piece is not copied.
+    async fn body(&self, mut response: HttpResponse) -> Result<(Bytes, Held), Failure> {
+        let mut held = Held::default();
+        let Some(first) = response.chunk().await.map_err(failure)? else { return Ok((Bytes::new(), held)) };
+        let Some(mut next) = response.chunk().await.map_err(failure)? else { return Ok((first, held)) };
+        let mut whole = BytesMut::from(first);
+        loop {
+            let size = whole.len() + next.len();
+            if size > self.max_message {
+                return Err(too_large(format!("the answer is larger than the limit of {} bytes", self.max_message)));
+            }
+            if !held.grow(&self.budget, size) {
+                return Err(too_much_at_once());
+            }
+            whole.extend_from_slice(&next);
+            match response.chunk().await.map_err(failure)? {
+                Some(chunk) => next = chunk,
+                None => return Ok((whole.freeze(), held)),
+            }
+        }
+    }
+
+    fn address(&self) -> Url {
+        if self.has_moved.load(Ordering::Relaxed)
+            && let Some(moved) = &*self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            return moved.clone();
+        }
+        self.server.clone()
+    }
+
+    fn remember_move(&self, url: Url) {
+        tracing::debug!("the server redirects to {}; asking there from now on", SafeUrl(&url));
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
+        self.has_moved.store(true, Ordering::Relaxed);
     }
 
     /// Sends, with a bound on how many connections are opened at once.
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if self.in_flight_most - self.in_flight.available_permits() <= MAX_STARTING {
+            return self.client.send(request).await;
+        }
         let starting = self.starting.acquire().await.ok();
         let mut sending = std::pin::pin!(self.client.send(request));
         tokio::select! {
@@ -133,32 +217,43 @@ impl Inner {
 
     /// Reads an event stream to its end.
     async fn stream(&self, exchange: ExchangeId, head: Head, mut response: HttpResponse) -> Input {
-        if self.events.send(Input::Opened { exchange, head }).await.is_err() {
-            return Input::Ended { exchange, failure: None };
+        let gone = Input::Ended { exchange, failure: None };
+        if self.events.send(Input::Opened { exchange, head }.into()).await.is_err() {
+            return gone;
         }
         let mut decoder = sse::Decoder::new(sse::Limits { max_event: self.max_message, ..sse::Limits::default() });
+        // What the decoder holds is an event's beginning, so at most what came since the last event ended.
+        let mut unfinished = 0;
+        let mut held = Held::default();
         loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => return Input::Ended { exchange, failure: None },
+                Ok(None) => return gone,
                 Err(error) => return Input::Ended { exchange, failure: Some(failure(error)) },
             };
             let mut events = Vec::new();
             let decoded = decoder.push(&chunk, &mut events);
-            if !events.is_empty() && self.events.send(Input::Events { exchange, events }).await.is_err() {
-                return Input::Ended { exchange, failure: None };
+            merge_empty(&mut events);
+            unfinished += chunk.len();
+            if !held.grow(&self.budget, unfinished) {
+                return Input::Ended { exchange, failure: Some(too_much_at_once()) };
+            }
+            if !events.is_empty() {
+                unfinished = 0;
+                let held = std::mem::take(&mut held);
+                if self.events.send(Delivery { input: Input::Events { exchange, events }, held }).await.is_err() {
+                    return gone;
+                }
             }
             if let Err(error) = decoded {
-                let hint = Some("--max-message raises the limit".to_owned());
-                let failure = Failure { kind: FailureKind::TooLarge, unsent: false, message: error.to_string(), hint };
-                return Input::Ended { exchange, failure: Some(failure) };
+                return Input::Ended { exchange, failure: Some(too_large(error.to_string())) };
             }
         }
     }
 
     fn request(&self, outgoing: Outgoing) -> Result<HttpRequest, Failure> {
         let url = match &outgoing.target {
-            Target::Server => self.server.clone(),
+            Target::Server => self.address(),
             Target::Endpoint(reference) => self.endpoint(reference)?,
         };
         let (method, base) = match outgoing.verb {
@@ -192,7 +287,7 @@ impl Inner {
             .server
             .join(reference)
             .map_err(|_| refused("the server's endpoint event names no usable address".into()))?;
-        if url.origin() != self.server.origin() || !url.username().is_empty() || url.password().is_some() {
+        if !guard::same_origin(&url, &self.server) || !url.username().is_empty() || url.password().is_some() {
             let named = url.origin().ascii_serialization();
             return Err(refused(format!(
                 "rule endpoint-same-origin: the server's endpoint event names another origin, {named}"
@@ -202,11 +297,32 @@ impl Inner {
     }
 }
 
+/// Of several events in a row that only move the id or the reconnection time, the last one says it all. A server could send many of them
+/// in few bytes.
+fn merge_empty(events: &mut Vec<sse::Event>) {
+    events.dedup_by(|next, kept| {
+        let both_empty = next.data.is_empty() && kept.data.is_empty() && next.name.is_none() && kept.name.is_none();
+        if both_empty {
+            kept.id = next.id.take().or(kept.id.take());
+            kept.retry = next.retry.or(kept.retry);
+        }
+        both_empty
+    });
+}
+
 /// Sets a header whose value is known to be plain; one that is not is left out.
 fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<&str>) {
     if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
         headers.insert(name, value);
     }
+}
+
+/// A byte order mark in front of JSON may be ignored (RFC 8259 §8.1), and no client takes one.
+fn without_bom(mut body: Bytes) -> Bytes {
+    if body.starts_with(b"\xEF\xBB\xBF") {
+        body.advance(3);
+    }
+    body
 }
 
 fn head(response: &HttpResponse) -> Head {
@@ -259,6 +375,14 @@ fn failure(error: HttpError) -> Failure {
     Failure { kind, unsent: error.surely_unsent(), message: error.to_string(), hint: error.hint() }
 }
 
+fn too_large(message: String) -> Failure {
+    Failure { kind: FailureKind::TooLarge, unsent: false, message, hint: Some("--max-message raises the limit".into()) }
+}
+
+fn too_much_at_once() -> Failure {
+    too_large("the answers that come in at this moment are together larger than the bridge may hold".into())
+}
+
 /// How many files may be open: each connection is one.
 fn open_files() -> usize {
     #[cfg(unix)]
@@ -273,6 +397,25 @@ fn open_files() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_empty_events_is_one() {
+        let event = |id: &str, data: &'static str, retry| sse::Event {
+            name: None,
+            data: bytes::Bytes::from(data),
+            id: (!id.is_empty()).then(|| sse::IdChange::Set(id.into())),
+            retry,
+        };
+        let mut events = vec![
+            event("1", "", Some(5)),
+            event("2", "", None),
+            event("", "x", None),
+            event("3", "", None),
+            event("", "", Some(7)),
+        ];
+        merge_empty(&mut events);
+        assert_eq!(events, vec![event("2", "", Some(5)), event("", "x", None), event("3", "", Some(7))]);
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

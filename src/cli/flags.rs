@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use super::UsageError;
 use crate::secret::SafeText;
@@ -42,7 +42,7 @@ Usage: mcp-drawbridge <SERVER_URL> [CALLBACK_PORT] [FLAGS]
 ";
 
 const OUTRO: &str = r#"
-Flags stand anywhere, as --flag VALUE or --flag=VALUE. Of one that is not repeatable the first counts.
+Flags stand anywhere, as --flag VALUE or --flag=VALUE. Unless repeatable, the first counts.
 Time-outs are seconds, fractions allowed. CALLBACK_PORT is for sign-in, which is not there yet.
 
 Examples:
@@ -62,6 +62,7 @@ Exit codes: 0 the client ended the session, 1 failed, 2 wrong arguments.
 
 /// The arguments as typed. A flag that is meant once is a list too: as in mcp-remote, its first value counts.
 #[derive(Parser, Debug)]
+#[allow(rustdoc::broken_intra_doc_links)] // defaults stand in brackets: the text is the help
 #[command(
     name = "mcp-drawbridge",
     version,
@@ -218,6 +219,7 @@ pub(super) fn read(arguments: &[String]) -> Result<(Flags, Vec<HeaderSource>), U
     let command = Flags::command();
     let matches = command.try_get_matches_from(arguments).map_err(|error| explain(&error))?;
     let flags = Flags::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+    check_values(&matches)?;
     check_repeats(&flags)?;
 
     let headers = flags.header.iter().enumerate();
@@ -228,6 +230,19 @@ pub(super) fn read(arguments: &[String]) -> Result<(Flags, Vec<HeaderSource>), U
     sources.extend(matches.indices_of("header_file").into_iter().flatten().zip(files));
     sources.sort_by_key(|(position, _)| *position);
     Ok((flags, sources.into_iter().map(|(_, source)| source).collect()))
+}
+
+fn check_values(matches: &ArgMatches) -> Result<(), UsageError> {
+    for argument in Flags::command().get_arguments().filter(|argument| !argument.is_hide_set()) {
+        let Some(long) = argument.get_long().filter(|_| argument.get_action().takes_values()) else {
+            continue;
+        };
+        let mut values = matches.get_many::<String>(argument.get_id().as_str()).into_iter().flatten();
+        if values.any(String::is_empty) {
+            return Err(no_value(&format!("--{long}")));
+        }
+    }
+    Ok(())
 }
 
 fn check_repeats(flags: &Flags) -> Result<(), UsageError> {
@@ -270,12 +285,16 @@ fn explain(error: &clap::Error) -> UsageError {
     match error.kind() {
         ErrorKind::UnknownArgument => unknown(&flag, context(ContextKind::SuggestedArg)),
         ErrorKind::TooManyValues => UsageError::new(format!("{flag} takes no value"), format!("Write {flag} alone.")),
-        ErrorKind::InvalidValue => UsageError::new(
-            format!("{flag} needs a value"),
-            format!("Write {flag} VALUE or {flag}=VALUE; a value that begins with - needs the second form."),
-        ),
+        ErrorKind::InvalidValue => no_value(&flag),
         _ => UsageError::new(format!("{flag} is not understood"), SEE_HELP),
     }
+}
+
+fn no_value(flag: &str) -> UsageError {
+    UsageError::new(
+        format!("{flag} needs a value"),
+        format!("Write {flag} VALUE or {flag}=VALUE; a value that begins with - needs the second form."),
+    )
 }
 
 const SEE_HELP: &str = "mcp-drawbridge --help lists the flags.";

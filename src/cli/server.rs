@@ -96,12 +96,13 @@ fn no_scheme(text: &str) -> UsageError {
     let guess = Url::parse(&format!("https://{text}"));
     match guess {
         Ok(mut guess) if is_host && guess.username().is_empty() && guess.password().is_none() => {
+            guess.set_query(None);
             if is_loopback(&guess) {
                 // The crate lets http and https be exchanged; should it refuse, the guess stays https.
                 let _ = guess.set_scheme("http");
             }
             let guess = SafeUrl(&guess);
-            UsageError::new("the server URL has no scheme", format!("Did you mean {guess}?"))
+            UsageError::new("the server URL has no scheme", format!("Write it in front, as in {guess}."))
         }
         _ => UsageError::new(
             "the first argument is not a URL",
@@ -210,9 +211,9 @@ mod tests {
     #[test]
     fn a_missing_scheme_is_guessed() {
         let table = [
-            ("example.com/mcp?key=s3cr3t", "Did you mean https://example.com/mcp?…?"),
-            ("localhost:3000/mcp", "Did you mean http://localhost:3000/mcp?"),
-            ("127.0.0.1:3000", "Did you mean http://127.0.0.1:3000/?"),
+            ("example.com/mcp?key=s3cr3t", "Write it in front, as in https://example.com/mcp."),
+            ("localhost:3000/mcp", "Write it in front, as in http://localhost:3000/mcp."),
+            ("127.0.0.1:3000", "Write it in front, as in http://127.0.0.1:3000/."),
         ];
         for (text, hint) in table {
             assert_eq!(parse(text, false).unwrap_err().hint, hint);

@@ -103,6 +103,12 @@ impl IdScanner {
         self.id
     }
 
+    /// Bytes of memory beyond the scanner itself.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.key.capacity() + self.capture.as_ref().map_or(0, Vec::capacity) + self.id.as_ref().map_or(0, |id| id.len())
+    }
+
     /// Takes a byte outside of all values that is not whitespace.
     fn read_structure(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
@@ -238,4 +244,135 @@ fn id_text(raw: Vec<u8>) -> Option<Box<str>> {
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The id and whether there is a method, the same however the text is cut.
+    fn scan(text: &[u8]) -> (Option<String>, bool) {
+        let run = |chunks: &mut dyn Iterator<Item = &[u8]>| {
+            let mut scanner = IdScanner::default();
+            for chunk in chunks {
+                scanner.feed(chunk);
+                assert!(scanner.held() <= 2 * (MAX_ID + 1) + 2 * MAX_KEY, "held {}", scanner.held());
+            }
+            let has_method = scanner.has_method();
+            (scanner.into_id().map(String::from), has_method)
+        };
+        let whole = run(&mut [text].into_iter());
+        assert_eq!(whole, run(&mut text.chunks(1)));
+        // In long texts a few cuts stand for all.
+        for at in (0..text.len()).step_by(if text.len() < 1000 { 1 } else { text.len() / 7 }) {
+            let (left, right) = text.split_at(at);
+            assert_eq!(whole, run(&mut [left, right].into_iter()), "cut at {at}");
+        }
+        whole
+    }
+
+    #[test]
+    fn the_top_level_id_is_found() {
+        let cases: &[(&str, Option<&str>, bool)] = &[
+            // Where it stands.
+            (r#"{"id":1,"method":"m","params":{}}"#, Some("1"), true),
+            (r#"{"jsonrpc":"2.0","method":"m","params":{"a":"b"},"id":"last"}"#, Some(r#""last""#), true),
+            (r#"{"id":1}"#, Some("1"), false),
+            (" \t{ \"id\" \r: 1 , \"method\" : \"m\" } ", Some("1"), true),
+            // What it may be.
+            (r#"{"id":-12.5e+3}"#, Some("-12.5e+3"), false),
+            (r#"{"id":""}"#, Some(r#""""#), false),
+            (r#"{"id":"a\"b\\"}"#, Some(r#""a\"b\\""#), false),
+            (r#"{"id":"}],{[:","method":1}"#, Some(r#""}],{[:""#), true),
+            ("{\"id\":\"é\u{2028}\"}", Some("\"é\u{2028}\""), false),
+            (r#"{"id":null,"method":"m"}"#, None, true),
+            (r#"{"id":true}"#, None, false),
+            (r#"{"id":{"id":1}}"#, None, false),
+            (r#"{"id":[1]}"#, None, false),
+            (r#"{"method":"m"}"#, None, true),
+            ("{}", None, false),
+            // What only looks like it.
+            (r#"{"params":{"id":1,"method":"m"}}"#, None, false),
+            (r#"{"params":[[{"id":1}],"]",{"x":{"id":2}}],"method":"m"}"#, None, true),
+            (r#"{"text":"\"id\":1,","t":"{\"id\":2}"}"#, None, false),
+            (r#"{"a":"id","b":"method","c":["id",1]}"#, None, false),
+            (r#"{"ID":1,"Id":2,"id ":3,"idx":4,"i":5,"":6,"methods":7,"metho":8}"#, None, false),
+            (r#"{"a\"id":1,"\"id":2,"id\"":3,"i\nd":4}"#, None, false),
+            (r#"{"a":"\\","id":1}"#, Some("1"), false),
+            (r#"{"a":"\\\"","id":1}"#, Some("1"), false),
+            (r#"{"a":{"b":"}\"}"},"id":1}"#, Some("1"), false),
+            (r#"{"a":{"b":"\\"},"id":1}"#, Some("1"), false),
+            // Keys may be written with escapes.
+            (r#"{"\u0069d":1,"m\u0065\u0074hod":"m"}"#, Some("1"), true),
+            (r#"{"\u0069\u0064":1}"#, Some("1"), false),
+            (r#"{"\u0169d":1,"i\u00e4":2,"id\u0000":3}"#, None, false),
+            // The last of several counts, as in JSON.parse.
+            (r#"{"id":1,"id":2}"#, Some("2"), false),
+            (r#"{"id":1,"id":null}"#, None, false),
+            (r#"{"id":1,"id":{}}"#, None, false),
+            // Batches and other texts have no id of their own.
+            (r#"[{"id":1,"method":"m"}]"#, None, false),
+            (r#""id""#, None, false),
+            ("1", None, false),
+            ("", None, false),
+        ];
+        for (text, id, has_method) in cases {
+            assert_eq!(scan(text.as_bytes()), (id.map(String::from), *has_method), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_json_gives_what_was_read_until_then() {
+        let cases: &[(&[u8], Option<&str>, bool)] = &[
+            (b"hello {\"id\":1}", None, false),
+            (b"\0{\"id\":1}", None, false),
+            (b"{\"id\":1,\"method\":\"m\",\"params\":{", Some("1"), true),
+            (b"{\"id\":1 \"method\":\"m\"}", Some("1"), false),
+            (b"{\"id\":1},\"method\":\"m\"", Some("1"), false),
+            (b"{\"id\":1}{\"id\":2}", Some("1"), false),
+            (b"{,\"id\":1}", None, false),
+            (b"{\"a\",\"id\":1}", None, false),
+            (b"{\"a\":,\"id\":1}", None, false),
+            (b"{id:1}", None, false),
+            (b"{'id':1}", None, false),
+            // Cut off, or no JSON themselves: no ids to answer with.
+            (b"{\"id\":12", None, false),
+            (b"{\"id\":\"12", None, false),
+            (b"{\"id\":01}", None, false),
+            (b"{\"id\":1x}", None, false),
+            (b"{\"id\":-}", None, false),
+            (b"{\"id\":1\"2\"}", None, false),
+            (b"{\"id\":\"a\tb\"}", None, false),
+            (b"{\"id\":\"a\rb\"}", None, false),
+            (b"{\"id\":\"\\x\"}", None, false),
+            (b"{\"id\":\"\xFF\"}", None, false),
+            (b"{\"i\\u00zzd\":1,\"id\":2}", None, false),
+            // A wrong one takes the place of the right one before it.
+            (b"{\"id\":1,\"id\":2x}", None, false),
+        ];
+        for (text, id, has_method) in cases {
+            assert_eq!(scan(text), (id.map(String::from), *has_method), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn ids_and_keys_are_held_up_to_their_limits() {
+        for (len, known) in [(MAX_ID - 2, true), (MAX_ID - 1, false), (1 << 20, false)] {
+            let id = format!("\"{}\"", "x".repeat(len));
+            let text = format!("{{\"id\":{id},\"method\":\"m\"}}");
+            assert_eq!(scan(text.as_bytes()), (known.then_some(id), true), "{len}");
+        }
+        let digits = "1".repeat(MAX_ID);
+        assert_eq!(scan(format!("{{\"id\":{digits}}}").as_bytes()).0.as_deref(), Some(&*digits));
+        assert_eq!(scan(format!("{{\"id\":{digits}1}}").as_bytes()).0, None);
+        let key = "k".repeat(1 << 20);
+        assert_eq!(scan(format!("{{\"{key}\":0,\"id\":1}}").as_bytes()).0.as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn nesting_costs_no_memory() {
+        let depth = 200_000;
+        let text = format!("{{\"a\":{}{},\"id\":1}}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(scan(text.as_bytes()).0.as_deref(), Some("1"));
+    }
 }

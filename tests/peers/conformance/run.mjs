@@ -1,0 +1,178 @@
+// The official conformance suite, seen from the bridge. Called by scripts/conformance.
+//
+//   run.mjs [LEG...] [--verbose]
+//
+// Prints a table and, last, `N passed, N failed` of the scored scenarios; exit code 1 when one failed.
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { runToEnd, startServer } from '../lib/process.mjs';
+
+const CLIENT_LIMIT_MS = 45_000;
+const SERVER_LIMIT_MS = 180_000;
+
+const here = dirname(fileURLToPath(import.meta.url));
+const peers = join(here, '..');
+const root = join(peers, '..', '..');
+const suite = [
+    '--import',
+    join(here, 'fs-hook.mjs'),
+    join(peers, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js')
+];
+
+// A leg is one way to put the bridge before the suite. The legs of 2026-07-28 will stand beside these.
+const legs = {
+    // The suite's servers, our stdio client. Sign-in (auth/*) has legs of its own.
+    25: {
+        title: 'client scenarios, 2025-11-25, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2025-11-25', {
+                scored: ['initialize', 'tools_call', 'elicitation-sep1034-client-defaults', 'sse-retry'],
+                unscored: ['json-schema-2020-12-preservation']
+            })
+    },
+    // The suite's clients, our front, the bridge, our server.
+    server25: {
+        title: 'server scenarios through the bridge, 2025-11-25',
+        run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'bridge' })
+    },
+    // The same server without the bridge: what fails here is not the bridge's fault.
+    'server25-direct': {
+        title: 'server scenarios against the test server itself, 2025-11-25',
+        run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'nothing' })
+    }
+};
+const DEFAULT_LEGS = ['25', 'server25'];
+
+const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } });
+const chosen = positionals.length > 0 ? positionals : DEFAULT_LEGS;
+for (const name of chosen) {
+    if (!Object.hasOwn(legs, name)) {
+        console.error(`no leg is called ${name}; there are: ${Object.keys(legs).join(' ')}`);
+        process.exit(2);
+    }
+}
+
+const workspace = mkdtempSync(join(tmpdir(), 'conformance-'));
+process.on('exit', () => rmSync(workspace, { recursive: true, force: true }));
+const home = join(workspace, 'home');
+mkdirSync(home);
+const env = { ...process.env };
+for (const name of Object.keys(env)) {
+    if (/^(https?_proxy|all_proxy|no_proxy|mcp_.*|xdg_.*)$/i.test(name)) delete env[name];
+}
+Object.assign(env, {
+    HOME: home,
+    NO_COLOR: '1',
+    DRAWBRIDGE: process.env.DRAWBRIDGE ?? join(root, 'target', 'debug', 'mcp-drawbridge')
+});
+
+/** What the suite wrote about a scenario. */
+function readChecks(directory) {
+    return JSON.parse(readFileSync(join(directory, 'checks.json'), 'utf8'));
+}
+
+/** A scenario's row: it passes when a check succeeded and none failed. */
+function row(scenario, scored, checks, trouble) {
+    const of = status => checks.filter(check => check.status === status);
+    const failures = of('FAILURE').map(check => `${check.name}: ${check.errorMessage ?? check.description}`);
+    if (trouble) failures.push(trouble);
+    if (failures.length === 0 && of('SUCCESS').length === 0) failures.push('no check succeeded');
+    return {
+        scenario,
+        scored,
+        passed: failures.length === 0,
+        succeeded: of('SUCCESS').length,
+        failures,
+        warnings: of('WARNING').map(check => `${check.name}: ${check.errorMessage ?? check.description}`)
+    };
+}
+
+async function clientScenarios(directory, revision, { scored, unscored }) {
+    const rows = [];
+    for (const scenario of [...scored, ...unscored]) {
+        const results = join(directory, scenario);
+        const command = `${process.execPath} ${join(here, 'client.mjs')}`;
+        const args = ['client', '--command', command, '--scenario', scenario, '--spec-version', revision, '-o', results];
+        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env, cwd: peers, limit: CLIENT_LIMIT_MS });
+        let checks = [];
+        let trouble = /CLIENT (TIMED OUT|EXITED WITH ERROR)[^\n]*/.exec(stderr)?.[0];
+        try {
+            checks = readChecks(join(results, readdirSync(results)[0]));
+        } catch {
+            trouble ??= `the suite ended with ${outcome}: ${stderr.slice(-300)}`;
+        }
+        rows.push({ ...row(scenario, scored.includes(scenario), checks, trouble), log: stderr });
+    }
+    return rows;
+}
+
+/** The lists of a revision's requirement set; the file is simple enough to read line by line. */
+function requirements(revision) {
+    const file = join(peers, 'node_modules', '@modelcontextprotocol', 'conformance', 'requirements', `${revision}.yaml`);
+    const lists = {};
+    let list;
+    for (const line of readFileSync(file, 'utf8').split('\n')) {
+        const heading = /^(\w+):/.exec(line);
+        if (heading) list = lists[heading[1]] = [];
+        const item = /^ {2}- (?:scenario: )?(\S+)$/.exec(line);
+        if (item) list.push(item[1]);
+    }
+    return lists;
+}
+
+async function serverScenarios(directory, revision, { server, through }) {
+    const running = [await startServer(process.execPath, [join(here, server)], { env, cwd: peers })];
+    try {
+        if (through === 'bridge') {
+            running.push(await startServer(process.execPath, [join(here, 'front.mjs'), running[0].url], { env, cwd: peers }));
+        }
+        const url = running.at(-1).url;
+        const args = ['server', '--url', url, '--requirements', revision, '-o', directory];
+        const lines = [];
+        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], {
+            env,
+            cwd: peers,
+            limit: SERVER_LIMIT_MS,
+            lines: line => lines.push(line)
+        });
+        const log = `${lines.join('\n')}\n${stderr}\n${running.map(server => server.stderr()).join('\n')}`;
+        const required = requirements(revision).server;
+        const results = readdirSync(directory);
+        const resultOf = scenario => results.find(name => name.startsWith(`server-${scenario}-2`));
+        const names = results.map(name => /^server-(.+)-\d{4}-\d\d-\d\dT/.exec(name)?.[1]).filter(Boolean);
+        return [...required, ...names.filter(name => !required.includes(name))].map(scenario => {
+            const result = resultOf(scenario);
+            const checks = result ? readChecks(join(directory, result)) : [];
+            return { ...row(scenario, required.includes(scenario), checks, result ? undefined : `not run; the suite ended with ${outcome}`), log };
+        });
+    } finally {
+        for (const process of running.reverse()) await process.stop();
+    }
+}
+
+let passed = 0;
+let failed = 0;
+for (const name of chosen) {
+    const start = Date.now();
+    const directory = join(workspace, name);
+    mkdirSync(directory);
+    const rows = await legs[name].run(directory);
+    console.log(`\n${name}: ${legs[name].title} (${((Date.now() - start) / 1000).toFixed(0)} s)`);
+    const width = Math.max(...rows.map(({ scenario }) => scenario.length));
+    for (const { scenario, scored, passed: good, succeeded, failures, warnings } of rows) {
+        const verdict = good ? 'passed' : scored ? 'FAILED' : 'failed';
+        console.log(`  ${scenario.padEnd(width)}  ${verdict}  ${String(succeeded).padStart(2)} checks${scored ? '' : '  (not scored)'}`);
+        for (const line of failures) console.log(`      ${line.replaceAll('\n', ' ').slice(0, 600)}`);
+        for (const line of warnings) console.log(`      warning: ${line.replaceAll('\n', ' ').slice(0, 600)}`);
+    }
+    if (flags.verbose) {
+        for (const log of new Set(rows.filter(one => !one.passed).map(one => one.log))) console.log(log.replace(/^/gm, '    | '));
+    }
+    passed += rows.filter(one => one.scored && one.passed).length;
+    failed += rows.filter(one => one.scored && !one.passed).length;
+}
+console.log(`\n${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
