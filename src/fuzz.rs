@@ -7,6 +7,7 @@
 #![allow(clippy::print_stderr, clippy::unchecked_time_subtraction)] // and tell how it came to it; time only grows here
 
 mod client;
+mod promises;
 mod script;
 mod server;
 mod world;
