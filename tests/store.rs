@@ -100,7 +100,7 @@ fn last_done(child: &mut Child) -> u64 {
     let mut text = String::new();
     let mut output = child.stdout.take().expect("piped");
     let _ = output.read_to_string(&mut text);
-    let numbers = text.lines().filter_map(|line| line.split("done ").nth(1)?.parse().ok());
+    let mut numbers = text.lines().filter_map(|line| line.split("done ").nth(1)?.parse().ok());
     numbers.next_back().unwrap_or(0)
 }
 
