@@ -189,7 +189,7 @@ fn write(bridge: &mut Bridge, pieces: &[Piece]) {
             Piece::Wait(time) => std::thread::sleep(*time),
             Piece::Eof => bridge.close_stdin(),
             Piece::Asks(id) => {
-                bridge.note(&json!({"method": "", "id": serde_json::from_str::<Value>(id).expect("an id")}))
+                bridge.note(&json!({"method": "", "id": serde_json::from_str::<Value>(id).expect("an id")}));
             }
             other => panic!("a client cannot do this: {other:?}"),
         }
@@ -253,7 +253,7 @@ fn await_expected(bridge: &Bridge, server: &Mcp, expect: &Expect) {
 fn check_expected(end: &Transcript, server: &Mcp, expect: &Expect) {
     match expect {
         Expect::Answer { id, answer, count: Some(wanted) } => {
-            assert_eq!(count(&end.lines, id, answer), *wanted, "{expect:?}")
+            assert_eq!(count(&end.lines, id, answer), *wanted, "{expect:?}");
         }
         Expect::Requests { key, most, .. } => {
             let count = requests(server, key);
