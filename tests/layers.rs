@@ -191,6 +191,7 @@ fn what_is_allowed_is_not_found() {
         ("session::link", "fn f() { let randomness = 1; let tokio_like = x.now(); }"),
         ("http::guard", "use std::net::{IpAddr, Ipv4Addr};\nuse url::Url;"),
         ("http::cookies", "use super::guard::Origin;"),
+        ("store::contents", "pub(in crate::store) fn f() {}\nfn g() { for x in self::list() {} }"),
         ("http", "use self::guard::Rule;\nuse reqwest::Client;"),
         ("bridge", "use std::time::Instant;\nuse crate::session::Session;\nfn f() { Instant::now(); }"),
         ("main", "use mcp_drawbridge::{cli, start};"),
@@ -638,6 +639,8 @@ fn names(tokens: &[Token]) -> Vec<Named> {
             continue;
         }
         let (line, before) = (rest[i].line, i.checked_sub(1).map_or("", |i| rest[i].text.as_str()));
+        // `pub(in crate::store)` says who may see, and names nothing.
+        let visibility = before == "in" && i > 1 && rest[i - 2].text == "(";
         let mut path = vec![rest[i].text.clone()];
         i += 1;
         while i + 1 < rest.len() && rest[i].text == "::" && rest[i + 1].is_name() {
@@ -650,7 +653,7 @@ fn names(tokens: &[Token]) -> Vec<Named> {
         }
         // A field, a method or a name that is being declared is no path.
         let is_path = path.len() > 1 || path[0].ends_with('!');
-        if !is_path || before == "." {
+        if !is_path || before == "." || visibility {
             continue;
         }
         if let Some(&full) = aliases.get(path[0].as_str()).filter(|_| before != "::") {
