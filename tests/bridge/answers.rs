@@ -236,8 +236,8 @@ fn whatever_a_server_writes_is_one_line() {
     server.on("tools/call", move |call| match call.tool() {
         "change" => Some(Reply::json(200, format!("\u{feff}{}", pretty(&call.id)))),
         "again" => {
-            let data: String = pretty(&call.id).split(['\n', '\r']).map(|line| format!("data: {line}\r\n")).collect();
-            Some(Reply::stream().write(format!("\u{feff}{data}\r\n")).end())
+            let data = pretty(&call.id).replace(['\n', '\r'], "\r\ndata: ");
+            Some(Reply::stream().write(format!("\u{feff}data: {data}\r\n\r\n")).end())
         }
         _ => None,
     });

@@ -7,6 +7,8 @@
 // Each test crate uses a part of this. A helper that fails fails the test that called it.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Texts for people, made a few times.
+#![allow(clippy::format_push_string, clippy::format_collect)]
 
 pub mod bridge;
 pub mod mcp;
