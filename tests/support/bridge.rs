@@ -400,6 +400,11 @@ impl Bridge {
         assert_eq!(result["structuredContent"]["still"], "here", "{}", self.report());
     }
 
+    /// Something on stdout was no message.
+    pub fn stdout_is_broken(&self) -> bool {
+        matches!(self.heard.lines.lock().unwrap().1, Ended::Broken(_))
+    }
+
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }

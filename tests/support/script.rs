@@ -5,6 +5,7 @@
 //! row 48                      the row of the threat model
 //! args --max-message 1m       further arguments of the bridge
 //! server streaming            streaming, http-sse, no-sessions or old (2025-03-26); plain without it
+//! open why                    a defect that is known and not mended yet: the case must fail
 //! rss 160m                    the most that may ever be resident; 64m without it
 //! ```
 //! Then what is sent. `on KEY [N]` begins the server's reply to the messages of that method (or `GET`, `DELETE`, `response`),
@@ -49,6 +50,8 @@ pub struct Case {
     pub args: Vec<String>,
     pub server: String,
     pub rss: usize,
+    /// Why it fails for now.
+    pub open: Option<String>,
     pub replies: Vec<Block>,
     pub client: Option<Vec<Piece>>,
     pub expects: Vec<Expect>,
@@ -130,6 +133,7 @@ impl Case {
             match word {
                 "row" => case.row = rest.parse().unwrap_or_else(|_| panic!("{}", here())),
                 "args" => case.args = rest.split_whitespace().map(str::to_owned).collect(),
+                "open" => case.open = Some(rest.to_owned()),
                 "server" => rest.clone_into(&mut case.server),
                 "rss" => case.rss = size(rest).unwrap_or_else(|| panic!("{}", here())),
                 "on" => {
