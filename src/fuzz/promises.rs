@@ -12,11 +12,22 @@ use crate::session::{Action, ExchangeId, Input, Outgoing, Target, Verb};
 /// Actions that one input may cause. Scripts have few messages in flight.
 const MAX_ACTIONS: usize = 1000;
 
+/// Set `TRACE=1` when building to see a script as a dialogue.
+const TRACE: bool = option_env!("TRACE").is_some();
+
 impl World {
     pub(super) fn input(&mut self, input: Input) {
         assert!(!self.exited, "nobody asks after the end");
         let mut actions = std::mem::take(&mut self.actions);
+        if TRACE {
+            eprintln!("{:?} {input:?}", self.now);
+        }
         self.session.handle(self.now, input, &mut actions);
+        if TRACE {
+            for action in &actions {
+                eprintln!("    {action:?}");
+            }
+        }
         assert!(actions.len() <= MAX_ACTIONS, "{} actions for one input", actions.len());
         for action in actions.drain(..) {
             assert!(!self.exited, "nothing is done after the end: {action:?}");
