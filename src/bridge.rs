@@ -35,10 +35,19 @@ const STDIN_HIGH_WATER: usize = 8 << 20;
 const ROUND: usize = 256;
 /// A clock that runs this much ahead of the time that passed means that the machine slept.
 const SLEPT: Duration = Duration::from_secs(20);
-/// How long the last lines may take to be written when the client is slow to read.
+/// How long the last lines may take to be written, at least, when the client is slow to read.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A client whose process is gone and who says nothing for this long has left, even if something holds stdin open.
 const PARENT_GRACE: Duration = Duration::from_secs(3);
+
+/// What the user may set of the loop.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one message of the client.
+    pub max_message: usize,
+    /// How long the last lines may take to be written after stdin ended.
+    pub patience: Duration,
+}
 
 /// Runs until the client leaves. `state` is where to remember what the session asks to be remembered.
 pub async fn run(
@@ -48,8 +57,9 @@ pub async fn run(
     mut lines: Lines,
     output: Output,
     state: Option<StateFile>,
-    max_message: usize,
+    limits: Limits,
 ) -> io::Result<()> {
+    let Limits { max_message, patience } = limits;
     // Made once: what is waited for on every turn should cost nothing on most of them.
     let mut ends = Ends::new()?;
     let told = ends.told();
@@ -153,7 +163,14 @@ pub async fn run(
             hands.carry_out(&mut actions);
         }
     }
-    hands.last_words().await
+    if terminated {
+        return hands.last_words(LAST_WORDS).await;
+    }
+    // stdin ended and all is answered: a reader that takes its time gets it all, unless somebody has less patience.
+    tokio::select! {
+        written = hands.last_words(patience.max(LAST_WORDS)) => written,
+        () = &mut told => Ok(()),
+    }
 }
 
 fn line(frame: Frame, limit: usize) -> Input {
@@ -244,7 +261,7 @@ impl Hands {
     }
 
     /// Writes what is left: to a client that still reads, and to the state directory, for a run that was short.
-    async fn last_words(mut self) -> io::Result<()> {
+    async fn last_words(mut self, limit: Duration) -> io::Result<()> {
         let write = async {
             while !self.output.write_now()? {
                 self.output.writable().await?;
@@ -256,7 +273,7 @@ impl Hands {
             }
             Ok(())
         };
-        tokio::time::timeout(LAST_WORDS, write).await.unwrap_or(Ok(()))
+        tokio::time::timeout(limit, write).await.unwrap_or(Ok(()))
     }
 }
 

@@ -61,9 +61,11 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let memory = state.as_ref().and_then(StateFile::load);
     let (sender, events) = mpsc::channel(bridge::CHANNEL);
     let transport = Transport::new(client, config.server.clone(), &headers, config.max_message, sender);
-    let session = Session::new(settings(config), memory);
+    let settings = settings(config);
+    let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
+    let session = Session::new(settings, memory);
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
-    bridge::run(session, transport, events, lines, output, state, config.max_message).await?;
+    bridge::run(session, transport, events, lines, output, state, limits).await?;
     Ok(())
 }
 

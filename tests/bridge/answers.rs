@@ -439,3 +439,42 @@ fn fast_calls_overtake_slow_ones() {
     }
     bridge.finish();
 }
+
+/// Servers close connections that idle, and some do it just when the next request is on its way. Nobody can tell then whether it was
+/// carried out: what may be repeated is, and what may not is an error; it is never carried out twice.
+#[test]
+fn connections_that_close_between_requests_cost_at_most_what_may_not_be_repeated() {
+    for (header, pause) in [("Connection: close\r\n", 0), ("", 0), ("", 2), ("", 50)] {
+        let server = Mcp::plain();
+        server.on("tools/call", move |call| {
+            let text = call.result(&json!({"n": call.message["params"]["arguments"]["n"]}));
+            let length = text.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\n{header}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            );
+            Some(Reply::raw(format!("{head}{text}")).wait(ms(pause)).cut())
+        });
+        let mut bridge = ready(&server);
+        let id = bridge.request("tools/list", &json!({}));
+        bridge.result(&id);
+        for n in 0..60 {
+            let tool = if n % 2 == 0 { "echo" } else { "change" };
+            let id = bridge.call(tool, &json!({"n": n}));
+            let answer = bridge.answer(&id);
+            if tool == "echo" || !header.is_empty() {
+                assert_eq!(answer["result"]["n"], n, "{header:?} {pause}: {answer}");
+            } else if answer.get("result").is_none() {
+                assert_eq!(answer["error"]["data"]["kind"], "connection-lost", "{answer}");
+            }
+        }
+        for n in 0..60 {
+            let sent = server
+                .posts("tools/call")
+                .iter()
+                .filter(|logged| logged.request.json()["params"]["arguments"]["n"] == n)
+                .count();
+            assert!(sent <= if n % 2 == 0 { 3 } else { 1 }, "{header:?} {pause}: call {n} came {sent} times");
+        }
+        bridge.finish();
+    }
+}

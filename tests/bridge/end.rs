@@ -79,6 +79,45 @@ fn a_last_line_without_its_line_feed_is_a_line() {
     assert!(end.lines.iter().any(|line| line.value["id"] == "last" && line.value["result"].is_object()));
 }
 
+/// `bridge < script | slow program`: what is answered is also delivered.
+#[test]
+fn a_reader_that_takes_its_time_at_the_end_gets_it_all() {
+    const LARGE: usize = 200 << 10;
+    let server = Mcp::plain();
+    let mut bridge = Setup::new(&server.url()).unread().start();
+    let mut stdout = bridge.take_stdout();
+    bridge.initialize();
+    bridge.initialized();
+    for _ in 0..3 {
+        bridge.call("big", &json!({"bytes": LARGE}));
+    }
+    bridge.close_stdin();
+    // More than a pipe holds waits by now, and the session with the server is over.
+    server.await_count("DELETE", 1);
+    std::thread::sleep(s(4));
+    let mut all = String::new();
+    stdout.read_to_string(&mut all).expect("the rest");
+    assert!(all.ends_with('\n') && all.len() > 3 * LARGE, "cut after {} bytes", all.len());
+    assert_eq!(ids_with_results(&all), [1, 2, 3, 4]);
+    assert!(bridge.exit_within(LIMIT).is_some_and(|status| status.success()));
+}
+
+/// But nobody waits for ever for a reader that is told to end, or that never comes.
+#[test]
+fn a_reader_that_never_comes_is_not_waited_for_after_a_signal() {
+    let server = Mcp::plain();
+    let mut bridge = Setup::new(&server.url()).unread().start();
+    let _stdout = bridge.take_stdout();
+    bridge.initialize();
+    bridge.initialized();
+    bridge.call("big", &json!({"bytes": 300 << 10}));
+    bridge.close_stdin();
+    server.await_count("DELETE", 1);
+    bridge.signal(Signal::TERM);
+    let status = bridge.exit_within(PROMPT).expect("an end");
+    assert!(status.success(), "{status}");
+}
+
 #[test]
 fn at_the_end_of_stdin_with_nothing_in_flight_it_leaves_at_once() {
     for stdio in [Stdio3::Pipes, Stdio3::Sockets] {
