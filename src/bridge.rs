@@ -4,7 +4,10 @@
 //! [`Session`]'s. It never waits for one side while the other could go on, and it slows a source down rather than grow
 //! (R8): no more is taken from the server while the client does not read, and no more from the client while the server does not answer.
 
+mod repeats;
+
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +21,8 @@ use crate::session::{Action, ExchangeId, Input, Level, Memory, Session};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
 use crate::transport::{Delivery, Transport};
+
+use self::repeats::Repeats;
 
 /// Inputs that may wait in the channel from the exchanges.
 pub const CHANNEL: usize = 64;
@@ -53,7 +58,16 @@ pub async fn run(
     let closed = output.closed();
     tokio::pin!(told, parent_gone, closed);
     let mut parent_watched = true;
-    let mut hands = Hands { transport, output, running: HashMap::new(), state, saving: None, exit: false };
+    let mut hands = Hands {
+        transport,
+        output,
+        running: HashMap::new(),
+        state,
+        saving: None,
+        repeats: Repeats::default(),
+        started: Instant::now(),
+        exit: false,
+    };
     let mut clock = Clock::start();
     let mut actions = Vec::new();
     let mut stdin_open = true;
@@ -165,6 +179,8 @@ struct Hands {
     state: Option<StateFile>,
     /// The last write to the state directory.
     saving: Option<JoinHandle<()>>,
+    repeats: Repeats,
+    started: Instant,
     exit: bool,
 }
 
@@ -188,11 +204,22 @@ impl Hands {
                         self.saving = Some(tokio::spawn(save(state, memory, self.saving.take())));
                     }
                 }
-                Action::Log(Level::Debug, text) => tracing::debug!("{text}"),
-                Action::Log(Level::Info, text) => tracing::info!("{text}"),
-                Action::Log(Level::Warn, text) => tracing::warn!("{text}"),
+                Action::Log(level, text) => self.log(level, text),
                 Action::Exit => self.exit = true,
             }
+        }
+    }
+
+    /// A peer that makes the same mistake a million times gets a few lines for it.
+    fn log(&mut self, level: Level, mut text: String) {
+        let Some(unwritten) = self.repeats.admit(self.started.elapsed(), &text) else { return };
+        if unwritten > 0 {
+            let _ = write!(text, " (and {unwritten} times more since the last of these lines)");
+        }
+        match level {
+            Level::Debug => tracing::debug!("{text}"),
+            Level::Info => tracing::info!("{text}"),
+            Level::Warn => tracing::warn!("{text}"),
         }
     }
 

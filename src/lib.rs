@@ -15,11 +15,11 @@
 //! Nothing below `bridge` calls upward, and the protocol's logic knows no sockets, files, clock or chance: `tests/layers.rs` holds
 //! both. The tour is `docs/design.md`.
 
+pub mod auth;
 pub mod bridge;
 pub mod cli;
 pub mod era;
 pub mod framing;
-/// What the fuzz targets and the property tests run: scripts of arbitrary bytes, and the promises that must hold.
 #[doc(hidden)]
 pub mod fuzz;
 pub mod http;
@@ -32,4 +32,5 @@ pub mod sse;
 pub mod start;
 pub mod state;
 pub mod stdio;
+pub mod store;
 pub mod transport;

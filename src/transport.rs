@@ -24,6 +24,8 @@ use crate::sse;
 
 /// Bytes of an error body that are read.
 const MAX_ERROR_BODY: usize = 1 << 20;
+/// How long an error body may take. The status has said already that there is no other answer.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(4);
 /// Up to so many exchanges start at once. Beyond, so many more may be at their start at one time: more would only be more
 /// connections (HTTP/1.1), not more speed.
 const MAX_STARTING: usize = 64;
@@ -158,8 +160,9 @@ impl Inner {
             let (body, held) = self.body(response).await?;
             return Ok(Delivery { input: Input::Answer { exchange, head, body: without_bom(body) }, held });
         }
-        // An error body is for people; one that cannot be read does not hide the status.
-        let body = without_bom(response.bytes(MAX_ERROR_BODY).await.unwrap_or_default());
+        // An error body is for people; one that cannot be read, or does not end, does not hide the status.
+        let body = tokio::time::timeout(ERROR_BODY_PATIENCE, response.bytes(MAX_ERROR_BODY)).await;
+        let body = without_bom(body.ok().and_then(Result::ok).unwrap_or_default());
         Ok(Input::Answer { exchange, head, body }.into())
     }
 

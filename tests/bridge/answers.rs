@@ -20,7 +20,7 @@ type Make = fn(&Call) -> Reply;
 
 /// Answers that are no answers: name, what the server does, and the kind of error that the client gets.
 const NO_ANSWERS: [(&str, Make, &str); 20] = [
-    ("200 without a body", |_| Reply::json(200, ""), "no-response"),
+    ("200 with an empty JSON body", |_| Reply::json(200, ""), "bad-json"),
     ("200 without body or type", |_| Reply::response(200, &[], ""), "no-response"),
     ("204", |_| Reply::status(204), "no-response"),
     ("202, and no answer on the stream either", |_| Reply::status(202), "no-response"),
@@ -159,13 +159,10 @@ fn errors_of_the_server_pass_through_on_any_status() {
         server.on("tools/call", move |call| (call.tool() == "change").then(|| Reply::json(status, body(&call.id))));
         let mut bridge = ready(&server);
         let id = bridge.call("change", &json!({}));
-        // With a session, a 404 says that the session is gone, whatever its body; after a new one it says it again.
         let answer = bridge.answer_line(&id);
-        if status == 404 {
-            assert_eq!(answer.value["error"]["data"]["kind"], "session-lost", "{}", answer.text);
-        } else {
-            assert_eq!(answer.text, body(&id.to_string()), "{status}");
-        }
+        assert_eq!(answer.text, body(&id.to_string()), "{status}");
+        // With a session, a 404 may mean that the session is gone; that a new one hears the same shows that it did not.
+        assert_eq!(server.count("initialize") > 1, status == 404, "{status}\n{}", server.summary());
         bridge.assert_works();
         bridge.finish();
     }
@@ -239,8 +236,8 @@ fn whatever_a_server_writes_is_one_line() {
     server.on("tools/call", move |call| match call.tool() {
         "change" => Some(Reply::json(200, format!("\u{feff}{}", pretty(&call.id)))),
         "again" => {
-            let data: String = pretty(&call.id).split(['\n', '\r']).map(|line| format!("data: {line}\r\n")).collect();
-            Some(Reply::stream().write(format!("\u{feff}{data}\r\n")).end())
+            let data = pretty(&call.id).replace(['\n', '\r'], "\r\ndata: ");
+            Some(Reply::stream().write(format!("\u{feff}data: {data}\r\n\r\n")).end())
         }
         _ => None,
     });
@@ -299,7 +296,6 @@ fn a_response_goes_to_the_id_that_asked_and_only_once() {
             Reply::stream()
                 .event(&other("\"5000\"", "a string"))
                 .event(&other("4999", "another id"))
-                .event(&other("null", "null"))
                 .event(&other("\"never asked\"", "nobody"))
                 .event(&other("5000", "the right one"))
                 .event(&other("5000", "a duplicate"))

@@ -257,6 +257,43 @@ fn a_stdin_that_is_closed_from_the_start_is_an_end() {
     assert!(output.stdout.is_empty());
 }
 
+/// Some launchers start programs with nothing at all.
+#[test]
+fn standard_streams_that_are_closed_are_an_end() {
+    let server = Mcp::plain();
+    for line in ["exec \"$0\" \"$1\" <&-", "exec \"$0\" \"$1\" <&- >&- 2>&-"] {
+        let (command, home) = Setup::new(&server.url()).into_command();
+        let mut shell = Command::new("sh")
+            .args(["-c", line])
+            .arg(command.get_program())
+            .arg(server.url())
+            .env("HOME", home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let status = within(LIMIT, || shell.try_wait().unwrap());
+        let _ = shell.kill();
+        assert!(status.is_some_and(|status| status.success()), "{line}: {status:?}");
+    }
+}
+
+/// A full disk behind stdout: nothing can be said any more, so it is the end.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stdout_that_takes_nothing_is_an_end() {
+    let server = Mcp::plain();
+    let (mut command, _home) = Setup::new(&server.url()).into_command();
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    let mut child = command.stdin(Stdio::piped()).stdout(full).stderr(Stdio::null()).spawn().expect("the bridge");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(script().as_bytes()).unwrap();
+    let status = within(LIMIT, || child.try_wait().unwrap());
+    let _ = child.kill();
+    assert!(status.is_some(), "it goes on although nobody can hear it");
+}
+
 #[test]
 fn a_home_that_cannot_be_written_costs_only_the_memory() {
     let server = Mcp::plain();

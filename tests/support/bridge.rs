@@ -253,6 +253,25 @@ impl Bridge {
         assert!(self.send_bytes(format!("{text}\n").as_bytes()), "the bridge does not read\n{}", self.report());
     }
 
+    /// Notes what a line that is sent in another way asks for, also where it is no proper request: it will be told so.
+    pub fn note_line(&mut self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_start_matches('\u{feff}');
+        let Ok(value) = serde_json::from_str::<Value>(text).or_else(|_| readable(text, 1)) else { return };
+        for message in messages(&value) {
+            let id = &message["id"];
+            // One that is given twice is none.
+            let usable =
+                (id.is_string() || id.is_number()) && (value.is_array() || text.matches("\"id\":").count() == 1);
+            if usable && !is_response(message) {
+                self.note(&json!({"method": "", "id": id}));
+            }
+            if message["method"] == "notifications/cancelled" {
+                self.note(&json!({"method": message["method"], "params": message["params"]}));
+            }
+        }
+    }
+
     /// Notes a request that is sent in another way.
     pub fn note(&mut self, message: &Value) {
         if message["method"].is_string() && !message["id"].is_null() {
@@ -381,6 +400,11 @@ impl Bridge {
         assert_eq!(result["structuredContent"]["still"], "here", "{}", self.report());
     }
 
+    /// Something on stdout was no message.
+    pub fn stdout_is_broken(&self) -> bool {
+        matches!(self.heard.lines.lock().unwrap().1, Ended::Broken(_))
+    }
+
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }
@@ -414,6 +438,10 @@ impl Bridge {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).expect("a signal");
+    }
+
+    pub fn stdin_is_open(&self) -> bool {
+        self.stdin.is_some()
     }
 
     /// stdin ends.

@@ -7,13 +7,17 @@
 // Each test crate uses a part of this. A helper that fails fails the test that called it.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Texts for people, made a few times.
+#![allow(clippy::format_push_string, clippy::format_collect)]
 
 pub mod bridge;
 pub mod mcp;
+pub mod script;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine before a test gives up. Tests that pass do not wait for it.
@@ -53,34 +57,32 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
     }
 }
 
-/// Runs cases at the same time, and fails with the names of all that failed. For cases that mostly wait.
+/// Runs cases at the same time, each on a thread of its name, and fails with all that failed. For cases that mostly wait.
 pub fn all_at_once<T: Sync>(
     cases: &[T],
     at_a_time: usize,
     name: impl Fn(&T) -> String + Sync,
     run: impl Fn(&T) + Sync,
 ) {
-    let next = AtomicU32::new(0);
-    let failed = std::sync::Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..at_a_time.min(cases.len()) {
             scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case)));
-                    if let Err(panic) = outcome {
-                        let text = panic
-                            .downcast_ref::<String>()
-                            .cloned()
-                            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                            .unwrap_or_default();
-                        failed.lock().unwrap().push(format!("{}: {text}", name(case)));
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let thread = std::thread::Builder::new().name(name(case));
+                    let outcome =
+                        std::thread::scope(|one| thread.spawn_scoped(one, || run(case)).expect("a thread").join());
+                    if outcome.is_err() {
+                        failed.lock().unwrap().push(name(case));
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    assert!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), cases.len());
 }
 
 /// A directory of its own, removed at the end.

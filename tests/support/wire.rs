@@ -17,6 +17,8 @@ use super::{LIMIT, eventually, within};
 
 /// Most bytes of one request's body that the server takes.
 const MAX_BODY: usize = 512 << 20;
+/// Requests that a summary shows at the begin and at the end.
+const SHOWN: usize = 15;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
@@ -352,8 +354,14 @@ impl Server {
         let Some(first) = log.first().map(|logged| logged.request.at) else {
             return "the server got no request".into();
         };
+        let hidden = log.len().saturating_sub(2 * SHOWN);
         log.iter()
-            .map(|logged| {
+            .enumerate()
+            .filter(|(n, _)| *n < SHOWN || *n >= SHOWN + hidden)
+            .map(|(n, logged)| {
+                if hidden > 0 && n == SHOWN + hidden {
+                    return format!("server: ... {hidden} more\n");
+                }
                 let Logged { request, given_up, done } = logged;
                 let end = match (given_up, done) {
                     (Some(_), _) => "given up",

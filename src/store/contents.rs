@@ -1,0 +1,748 @@
+//! What the credential store holds, and the rules about it. Pure: no files, no clock, no randomness.
+//!
+//! All times are Unix times in seconds and are passed in. Fields that a newer version added to a record are kept
+//! as they are, so that an older version of the program that runs beside it does not take them away.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use zeroize::Zeroize as _;
+
+use super::secret_text;
+use crate::secret::Secret;
+
+/// Sign-ins that are kept. One more is an error: a login is never thrown away in silence.
+pub(super) const MAX_ACCOUNTS: usize = 256;
+/// Client registrations that are kept; of more, the oldest that no sign-in uses is forgotten.
+pub(super) const MAX_REGISTRATIONS: usize = 256;
+/// Servers of which something is remembered; of more, the one that was seen first is forgotten.
+pub(super) const MAX_SERVERS: usize = 256;
+/// Refresh tokens whose death is remembered; of more, the oldest is forgotten.
+pub(super) const MAX_TOMBSTONES: usize = 512;
+/// Bytes of one text: a token, a URL, a list of scopes.
+pub(super) const MAX_TEXT: usize = 64 * 1024;
+/// Seconds after which a sign-in that was begun is over.
+pub(super) const PENDING_LIFETIME: u64 = 15 * 60;
+
+/// What must not be stored: which limit it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverLimit {
+    /// More sign-ins than [`MAX_ACCOUNTS`].
+    #[error("{MAX_ACCOUNTS} sign-ins are kept already; end one with `mcp-drawbridge logout`")]
+    Accounts,
+    /// A text longer than [`MAX_TEXT`].
+    #[error("the authorization server sent a text of more than {MAX_TEXT} bytes")]
+    Text,
+    /// All together is more than a sealed file may hold.
+    #[error("what is to be kept is too large for the credential store")]
+    File,
+}
+
+/// Which sign-in: tokens never serve another issuer, resource or profile (A2, A11).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AccountKey {
+    /// The authorization server's issuer, byte for byte (RFC 8414 section 2).
+    pub issuer: String,
+    /// The protected resource, byte for byte (RFC 8707, RFC 9728).
+    pub resource: String,
+    /// The user's name for one of several accounts on one server; empty if there is one.
+    #[serde(default)]
+    pub profile: String,
+}
+
+/// Which server, as the user typed it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServerKey {
+    /// The server's URL.
+    pub server: String,
+    /// The user's name for one of several accounts on one server; empty if there is one.
+    #[serde(default)]
+    pub profile: String,
+}
+
+/// What a token endpoint gave (RFC 6749 section 5.1).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tokens {
+    /// The access token.
+    #[serde(with = "secret_text")]
+    pub access: Secret,
+    /// The refresh token.
+    #[serde(with = "secret_text::optional", default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Secret>,
+    /// The ID token, for servers that want it instead.
+    #[serde(with = "secret_text::optional", default, skip_serializing_if = "Option::is_none")]
+    pub id_token: Option<Secret>,
+    /// When these tokens came. With `expires_at` it tells the lifetime, to which margins are scaled.
+    pub obtained_at: u64,
+    /// When the access token ends, if the server said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// Scopes that were granted, if the server said it, separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_scope: Option<String>,
+    /// Scopes that were asked for, separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_scope: Option<String>,
+    #[serde(flatten)]
+    #[doc(hidden)]
+    pub extra: Extra,
+}
+
+/// One sign-in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Account {
+    /// Whose.
+    #[serde(flatten)]
+    pub key: AccountKey,
+    /// The client that the tokens were given to.
+    pub client_id: String,
+    /// The tokens.
+    pub tokens: Tokens,
+    /// When the person signed in.
+    pub signed_in_at: u64,
+    #[serde(flatten)]
+    #[doc(hidden)]
+    pub extra: Extra,
+}
+
+/// A client registration (RFC 7591 section 3.2.1) or another way in which an issuer knows us.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Registration {
+    /// The issuer that gave it; it is shown to no other (H3).
+    pub issuer: String,
+    /// The client's name at the issuer.
+    pub client_id: String,
+    /// The client's secret.
+    #[serde(with = "secret_text::optional", default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Secret>,
+    /// When the secret ends; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_expires_at: Option<u64>,
+    /// Redirect URIs that it is good for.
+    #[serde(default)]
+    pub redirect_uris: Vec<String>,
+    /// How the client shows itself at the token endpoint; `None` is what RFC 7591 section 2 says of an absent value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint_auth_method: Option<String>,
+    /// Scopes that it was registered for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// When it was made.
+    pub registered_at: u64,
+    #[serde(flatten)]
+    #[doc(hidden)]
+    pub extra: Extra,
+}
+
+/// What discovery found for a server, so that a start needs no request for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Discovery {
+    /// The resource, as its metadata publishes it.
+    pub resource: String,
+    /// Where the metadata of the resource was found; `None`: the server publishes none (2025-03-26).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_metadata: Option<String>,
+    /// The authorization server that was chosen.
+    pub issuer: String,
+    /// RFC 8414 `authorization_endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_endpoint: Option<String>,
+    /// RFC 8414 `token_endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
+    /// RFC 8414 `registration_endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration_endpoint: Option<String>,
+    /// RFC 8414 `revocation_endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_endpoint: Option<String>,
+    /// RFC 8628 `device_authorization_endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_authorization_endpoint: Option<String>,
+    /// Scopes that the resource offers.
+    #[serde(default)]
+    pub scopes_supported: Vec<String>,
+    /// RFC 8414 `token_endpoint_auth_methods_supported`.
+    #[serde(default)]
+    pub token_endpoint_auth_methods: Vec<String>,
+    /// RFC 9207: the authorization response names its issuer.
+    #[serde(default)]
+    pub iss_parameter_supported: bool,
+    /// When it was found.
+    pub found_at: u64,
+    #[serde(flatten)]
+    #[doc(hidden)]
+    pub extra: Extra,
+}
+
+/// A sign-in that was begun. It outlives the process that began it (A5).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingSignIn {
+    /// RFC 6749 `state`.
+    #[serde(with = "secret_text")]
+    pub state: Secret,
+    /// RFC 7636 `code_verifier`.
+    #[serde(with = "secret_text")]
+    pub verifier: Secret,
+    /// The issuer that was asked; the answer is compared with it (RFC 9207).
+    pub issuer: String,
+    /// The resource that was asked for.
+    pub resource: String,
+    /// The client that asked.
+    pub client_id: String,
+    /// The redirect URI that was named.
+    pub redirect_uri: String,
+    /// The loopback port where the answer is awaited.
+    pub redirect_port: u16,
+    /// Scopes that were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_scope: Option<String>,
+    /// When it began.
+    pub started_at: u64,
+    /// When a browser was opened for it; never a second one (A5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser_opened_at: Option<u64>,
+    #[serde(flatten)]
+    #[doc(hidden)]
+    pub extra: Extra,
+}
+
+/// What is remembered of one server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Server {
+    /// Which.
+    #[serde(flatten)]
+    pub key: ServerKey,
+    /// What discovery found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
+    /// The sign-in that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingSignIn>,
+    #[serde(flatten)]
+    #[doc(hidden)]
+    pub extra: Extra,
+}
+
+/// A refresh token that must not be sent again, by its SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Tombstone {
+    sha256: String,
+    at: u64,
+}
+
+/// Fields of a newer version. They may be secrets: not shown, zeroed on drop.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+#[doc(hidden)]
+pub struct Extra(Map<String, Value>);
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Extra({} fields)", self.0.len())
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|(_, value)| wipe(value));
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.iter_mut().for_each(|(_, value)| wipe(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Contents {
+    #[serde(default)]
+    accounts: Vec<Account>,
+    #[serde(default)]
+    registrations: Vec<Registration>,
+    #[serde(default)]
+    servers: Vec<Server>,
+    #[serde(default)]
+    tombstones: Vec<Tombstone>,
+    #[serde(flatten)]
+    extra: Extra,
+}
+
+impl Contents {
+    /// Every sign-in.
+    pub fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// One sign-in.
+    pub fn account(&self, key: &AccountKey) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.key == *key)
+    }
+
+    /// Keeps a new sign-in instead of the one with the same key, whose refresh token is dead from now on.
+    pub fn put_account(&mut self, account: Account, now: u64) {
+        self.remove_account_unless(&account.key, account.tokens.refresh.as_ref(), now);
+        self.accounts.push(account);
+    }
+
+    /// Keeps what a refresh gave. An answer without a refresh token leaves the old one in force (RFC 6749 section 6);
+    /// one with another buries the old one. `false` if there is no such sign-in: it was ended meanwhile.
+    pub fn replace_tokens(&mut self, key: &AccountKey, mut tokens: Tokens, now: u64) -> bool {
+        let Some(account) = self.accounts.iter_mut().find(|account| account.key == *key) else { return false };
+        let old = account.tokens.refresh.take();
+        let dead = match (&tokens.refresh, old) {
+            (None, old) => {
+                tokens.refresh = old;
+                None
+            }
+            (Some(new), Some(old)) if new.expose() != old.expose() => Some(old),
+            (Some(_), _) => None,
+        };
+        if tokens.granted_scope.is_none() {
+            // RFC 6749 section 6: absent is as before.
+            tokens.granted_scope = account.tokens.granted_scope.take();
+        }
+        if tokens.requested_scope.is_none() {
+            tokens.requested_scope = account.tokens.requested_scope.take();
+        }
+        if tokens.extra.0.is_empty() {
+            tokens.extra = std::mem::take(&mut account.tokens.extra);
+        }
+        account.tokens = tokens;
+        if let Some(dead) = dead {
+            self.bury(&dead, now);
+        }
+        true
+    }
+
+    /// Ends a sign-in: a log-out, or the server refused its refresh token for good. The token is never sent again.
+    pub fn remove_account(&mut self, key: &AccountKey, now: u64) {
+        self.remove_account_unless(key, None, now);
+    }
+
+    fn remove_account_unless(&mut self, key: &AccountKey, alive: Option<&Secret>, now: u64) {
+        let dead: Vec<Secret> = self
+            .accounts
+            .iter_mut()
+            .filter(|account| account.key == *key)
+            .filter_map(|account| account.tokens.refresh.take())
+            .filter(|old| alive.is_none_or(|alive| alive.expose() != old.expose()))
+            .collect();
+        self.accounts.retain(|account| account.key != *key);
+        for token in &dead {
+            self.bury(token, now);
+        }
+    }
+
+    /// Takes the refresh token away from a sign-in whose access token may still be good.
+    pub fn bury_refresh_token(&mut self, key: &AccountKey, now: u64) {
+        let account = self.accounts.iter_mut().find(|account| account.key == *key);
+        if let Some(dead) = account.and_then(|account| account.tokens.refresh.take()) {
+            self.bury(&dead, now);
+        }
+    }
+
+    fn bury(&mut self, token: &Secret, now: u64) {
+        let sha256 = fingerprint(token.expose());
+        self.tombstones.retain(|tombstone| tombstone.sha256 != sha256);
+        self.tombstones.push(Tombstone { sha256, at: now });
+        let over = self.tombstones.len().saturating_sub(MAX_TOMBSTONES);
+        self.tombstones.drain(..over);
+    }
+
+    /// Whether a refresh token is known to be spent or revoked (A6: never send it again).
+    pub fn is_dead(&self, token: &Secret) -> bool {
+        let sha256 = fingerprint(token.expose());
+        self.tombstones.iter().any(|tombstone| tombstone.sha256 == sha256)
+    }
+
+    /// The newest registration at an issuer that is good for a redirect URI (`None`: for any), its secret not over.
+    pub fn registration(&self, issuer: &str, redirect_uri: Option<&str>, now: u64) -> Option<&Registration> {
+        self.registrations
+            .iter()
+            .filter(|it| it.issuer == issuer && it.secret_expires_at.is_none_or(|end| end > now))
+            .filter(|it| redirect_uri.is_none_or(|wanted| it.redirect_uris.iter().any(|uri| uri == wanted)))
+            .max_by_key(|it| it.registered_at)
+    }
+
+    /// The registration that a sign-in was made with.
+    pub fn registration_of(&self, issuer: &str, client_id: &str) -> Option<&Registration> {
+        self.registrations.iter().find(|it| it.issuer == issuer && it.client_id == client_id)
+    }
+
+    /// Keeps a registration instead of the one with the same issuer and client id.
+    pub fn put_registration(&mut self, registration: Registration) {
+        self.remove_registration(&registration.issuer, &registration.client_id);
+        self.registrations.push(registration);
+        while self.registrations.len() > MAX_REGISTRATIONS {
+            let unused = self.registrations.iter().position(|it| {
+                !self
+                    .accounts
+                    .iter()
+                    .any(|account| account.key.issuer == it.issuer && account.client_id == it.client_id)
+            });
+            self.registrations.remove(unused.unwrap_or(0));
+        }
+    }
+
+    /// Forgets a registration: the issuer does not know it any more.
+    pub fn remove_registration(&mut self, issuer: &str, client_id: &str) {
+        self.registrations.retain(|it| it.issuer != issuer || it.client_id != client_id);
+    }
+
+    /// What discovery found for a server.
+    pub fn discovery(&self, key: &ServerKey) -> Option<&Discovery> {
+        self.server(key)?.discovery.as_ref()
+    }
+
+    /// Keeps what discovery found.
+    pub fn put_discovery(&mut self, key: &ServerKey, discovery: Discovery) {
+        self.change_server(key, |server| server.discovery = Some(discovery));
+    }
+
+    /// The sign-in that is under way for a server, if it is not over.
+    pub fn pending(&self, key: &ServerKey, now: u64) -> Option<&PendingSignIn> {
+        self.server(key)?.pending.as_ref().filter(|pending| !is_over(pending, now))
+    }
+
+    /// Keeps a sign-in that begins, and forgets all that are over.
+    pub fn put_pending(&mut self, key: &ServerKey, pending: PendingSignIn, now: u64) {
+        for server in &mut self.servers {
+            server.pending.take_if(|pending| is_over(pending, now));
+        }
+        self.change_server(key, |server| server.pending = Some(pending));
+    }
+
+    /// Takes the sign-in that has this `state` out of the store: it can be answered once. Compared by hash, so the
+    /// time it takes tells nothing.
+    pub fn take_pending(&mut self, key: &ServerKey, state: &str, now: u64) -> Option<PendingSignIn> {
+        let state = fingerprint(state);
+        let server = self.servers.iter_mut().find(|server| server.key == *key)?;
+        server.pending.take_if(|pending| !is_over(pending, now) && fingerprint(pending.state.expose()) == state)
+    }
+
+    /// Ends the sign-in under way: it was denied, or the user gave it up.
+    pub fn remove_pending(&mut self, key: &ServerKey) {
+        if let Some(server) = self.servers.iter_mut().find(|server| server.key == *key) {
+            server.pending = None;
+        }
+    }
+
+    fn server(&self, key: &ServerKey) -> Option<&Server> {
+        self.servers.iter().find(|server| server.key == *key)
+    }
+
+    /// The one touched last is last: the first is the one to forget.
+    fn change_server(&mut self, key: &ServerKey, change: impl FnOnce(&mut Server)) {
+        let known = self.servers.iter().position(|server| server.key == *key);
+        let mut server = match known {
+            Some(position) => self.servers.remove(position),
+            None => Server { key: key.clone(), discovery: None, pending: None, extra: Extra::default() },
+        };
+        change(&mut server);
+        self.servers.push(server);
+        let over = self.servers.len().saturating_sub(MAX_SERVERS);
+        self.servers.drain(..over);
+    }
+
+    /// What must hold before this is written.
+    pub fn check(&self) -> Result<(), OverLimit> {
+        if self.accounts.len() > MAX_ACCOUNTS {
+            return Err(OverLimit::Accounts);
+        }
+        let tokens = self.accounts.iter().flat_map(|account| {
+            let tokens = &account.tokens;
+            [Some(&tokens.access), tokens.refresh.as_ref(), tokens.id_token.as_ref()].into_iter().flatten()
+        });
+        let secrets = self.registrations.iter().filter_map(|it| it.client_secret.as_ref());
+        let texts = self.accounts.iter().flat_map(|account| {
+            let tokens = &account.tokens;
+            let scopes = [tokens.granted_scope.as_ref(), tokens.requested_scope.as_ref()].into_iter().flatten();
+            [&account.key.issuer, &account.key.resource, &account.key.profile, &account.client_id]
+                .into_iter()
+                .chain(scopes)
+        });
+        let registered =
+            self.registrations.iter().flat_map(|it| [&it.issuer, &it.client_id].into_iter().chain(&it.redirect_uris));
+        let longest = tokens
+            .chain(secrets)
+            .map(Secret::expose)
+            .chain(texts.chain(registered).map(String::as_str))
+            .map(str::len)
+            .max();
+        if longest.unwrap_or(0) > MAX_TEXT { Err(OverLimit::Text) } else { Ok(()) }
+    }
+}
+
+/// A clock that was set back does not make a sign-in eternal.
+fn is_over(pending: &PendingSignIn, now: u64) -> bool {
+    now.abs_diff(pending.started_at) > PENDING_LIFETIME
+}
+
+/// SHA-256, as text.
+fn fingerprint(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> AccountKey {
+        AccountKey {
+            issuer: "https://as.test".into(),
+            resource: format!("https://{name}.test/mcp"),
+            profile: String::new(),
+        }
+    }
+
+    fn tokens(access: &str, refresh: Option<&str>) -> Tokens {
+        Tokens {
+            access: Secret::new(access),
+            refresh: refresh.map(Secret::new),
+            id_token: None,
+            obtained_at: 10,
+            expires_at: Some(3610),
+            granted_scope: None,
+            requested_scope: None,
+            extra: Extra::default(),
+        }
+    }
+
+    fn account(name: &str, refresh: Option<&str>) -> Account {
+        Account {
+            key: key(name),
+            client_id: "c".into(),
+            tokens: tokens("a", refresh),
+            signed_in_at: 1,
+            extra: Extra::default(),
+        }
+    }
+
+    fn pending(state: &str, started_at: u64) -> PendingSignIn {
+        PendingSignIn {
+            state: Secret::new(state),
+            verifier: Secret::new("v"),
+            issuer: "https://as.test".into(),
+            resource: "https://r.test".into(),
+            client_id: "c".into(),
+            redirect_uri: "http://127.0.0.1:4000/oauth/callback".into(),
+            redirect_port: 4000,
+            requested_scope: None,
+            started_at,
+            browser_opened_at: None,
+            extra: Extra::default(),
+        }
+    }
+
+    fn registration(issuer: &str, client_id: &str, uri: &str, registered_at: u64) -> Registration {
+        Registration {
+            issuer: issuer.into(),
+            client_id: client_id.into(),
+            client_secret: None,
+            secret_expires_at: None,
+            redirect_uris: vec![uri.into()],
+            token_endpoint_auth_method: None,
+            scope: None,
+            registered_at,
+            extra: Extra::default(),
+        }
+    }
+
+    fn server(name: &str) -> ServerKey {
+        ServerKey { server: format!("https://{name}.test/mcp"), profile: String::new() }
+    }
+
+    fn refresh_of<'a>(contents: &'a Contents, name: &str) -> Option<&'a str> {
+        contents.account(&key(name)).and_then(|account| account.tokens.refresh.as_ref()).map(Secret::expose)
+    }
+
+    #[test]
+    fn a_rotated_token_is_dead_and_a_kept_one_is_not() {
+        let mut contents = Contents::default();
+        contents.put_account(account("a", Some("r1")), 1);
+        assert!(contents.replace_tokens(&key("a"), tokens("a2", None), 2), "an answer without a refresh token");
+        assert_eq!(refresh_of(&contents, "a"), Some("r1"));
+        assert!(!contents.is_dead(&Secret::new("r1")));
+        assert!(contents.replace_tokens(&key("a"), tokens("a3", Some("r1")), 3), "the same again");
+        assert!(!contents.is_dead(&Secret::new("r1")));
+        assert!(contents.replace_tokens(&key("a"), tokens("hidden-a4", Some("r2")), 4), "another");
+        assert!(contents.is_dead(&Secret::new("r1")) && !contents.is_dead(&Secret::new("r2")));
+        assert_eq!(contents.account(&key("a")).unwrap().tokens.access.expose(), "hidden-a4");
+        contents.bury_refresh_token(&key("a"), 5);
+        assert_eq!(refresh_of(&contents, "a"), None);
+        assert!(contents.is_dead(&Secret::new("r2")));
+        assert!(!contents.replace_tokens(&key("b"), tokens("x", None), 6), "ended meanwhile");
+        let debug = format!("{contents:?}");
+        assert!(!debug.contains("hidden"), "{debug}");
+    }
+
+    #[test]
+    fn scopes_stay_when_a_refresh_does_not_name_them() {
+        let mut contents = Contents::default();
+        let mut first = account("a", Some("r1"));
+        first.tokens.granted_scope = Some("read write".into());
+        first.tokens.requested_scope = Some("read write admin".into());
+        contents.put_account(first, 1);
+        contents.replace_tokens(&key("a"), tokens("a2", None), 2);
+        let kept = &contents.account(&key("a")).unwrap().tokens;
+        assert_eq!(
+            (kept.granted_scope.as_deref(), kept.requested_scope.as_deref()),
+            (Some("read write"), Some("read write admin"))
+        );
+    }
+
+    #[test]
+    fn a_new_sign_in_and_a_log_out_bury_the_old_token() {
+        let mut contents = Contents::default();
+        contents.put_account(account("a", Some("r1")), 1);
+        contents.put_account(account("a", Some("r2")), 2);
+        assert_eq!(contents.accounts().len(), 1);
+        assert!(contents.is_dead(&Secret::new("r1")) && !contents.is_dead(&Secret::new("r2")));
+        contents.put_account(account("a", Some("r2")), 3);
+        assert!(!contents.is_dead(&Secret::new("r2")), "the same token again is alive");
+        contents.remove_account(&key("a"), 4);
+        assert!(contents.accounts().is_empty() && contents.is_dead(&Secret::new("r2")));
+    }
+
+    #[test]
+    fn profiles_and_issuers_are_apart() {
+        let mut contents = Contents::default();
+        contents.put_account(account("a", Some("r1")), 1);
+        let mut work = account("a", Some("r2"));
+        work.key.profile = "work".into();
+        contents.put_account(work.clone(), 1);
+        let mut other = account("a", Some("r3"));
+        other.key.issuer = "https://as.test/".into();
+        contents.put_account(other, 1);
+        assert_eq!(contents.accounts().len(), 3);
+        contents.remove_account(&work.key, 2);
+        assert_eq!(refresh_of(&contents, "a"), Some("r1"));
+    }
+
+    #[test]
+    fn tombstones_are_bounded() {
+        let mut contents = Contents::default();
+        for turn in 0..=MAX_TOMBSTONES as u64 {
+            contents.bury(&Secret::new(format!("t{turn}")), turn);
+        }
+        assert_eq!(contents.tombstones.len(), MAX_TOMBSTONES);
+        assert!(!contents.is_dead(&Secret::new("t0")), "the oldest is forgotten");
+        assert!(contents.is_dead(&Secret::new("t1")));
+        contents.bury(&Secret::new("t1"), 9999);
+        assert_eq!(contents.tombstones.len(), MAX_TOMBSTONES, "once each");
+    }
+
+    #[test]
+    fn registrations_belong_to_one_issuer_and_their_redirect() {
+        let mut contents = Contents::default();
+        contents.put_registration(registration("https://a.test", "c1", "http://l:1/", 1));
+        contents.put_registration(registration("https://a.test", "c2", "http://l:2/", 2));
+        contents.put_registration(registration("https://b.test", "c3", "http://l:1/", 3));
+        let id = |contents: &Contents, issuer, uri, now| {
+            contents.registration(issuer, uri, now).map(|it| it.client_id.clone())
+        };
+        assert_eq!(id(&contents, "https://a.test", Some("http://l:1/"), 5).as_deref(), Some("c1"));
+        assert_eq!(id(&contents, "https://a.test", None, 5).as_deref(), Some("c2"), "the newest");
+        assert_eq!(id(&contents, "https://a.test", Some("http://l:3/"), 5), None);
+        assert_eq!(id(&contents, "https://c.test", None, 5), None);
+        let mut short = registration("https://a.test", "c1", "http://l:1/", 4);
+        short.secret_expires_at = Some(10);
+        contents.put_registration(short);
+        assert_eq!(id(&contents, "https://a.test", Some("http://l:1/"), 9).as_deref(), Some("c1"));
+        assert_eq!(id(&contents, "https://a.test", Some("http://l:1/"), 10), None, "its secret is over");
+        contents.remove_registration("https://a.test", "c1");
+        assert!(contents.registration_of("https://a.test", "c1").is_none());
+    }
+
+    #[test]
+    fn registrations_in_use_outlive_the_others() {
+        let mut contents = Contents::default();
+        contents.put_registration(registration("https://as.test", "c", "u", 0));
+        contents.put_account(account("a", None), 0);
+        for turn in 0..=MAX_REGISTRATIONS {
+            contents.put_registration(registration("https://x.test", &format!("x{turn}"), "u", 1));
+        }
+        assert_eq!(contents.registrations.len(), MAX_REGISTRATIONS);
+        assert!(contents.registration_of("https://as.test", "c").is_some());
+        assert!(contents.registration_of("https://x.test", "x0").is_none());
+    }
+
+    #[test]
+    fn a_pending_sign_in_is_answered_once_and_ends() {
+        let mut contents = Contents::default();
+        contents.put_pending(&server("a"), pending("s1", 100), 100);
+        assert!(contents.pending(&server("a"), 100 + PENDING_LIFETIME).is_some());
+        assert!(contents.pending(&server("a"), 101 + PENDING_LIFETIME).is_none());
+        assert!(contents.pending(&server("b"), 100).is_none());
+        assert!(contents.take_pending(&server("a"), "s2", 101).is_none(), "a wrong state is ignored");
+        assert!(contents.take_pending(&server("a"), "s1", 102 + PENDING_LIFETIME).is_none(), "too late");
+        assert_eq!(contents.take_pending(&server("a"), "s1", 101).unwrap().redirect_port, 4000);
+        assert!(contents.take_pending(&server("a"), "s1", 101).is_none(), "once");
+        contents.put_pending(&server("a"), pending("s1", 100), 100);
+        contents.put_pending(&server("b"), pending("s3", 5000), 5000);
+        assert!(contents.server(&server("a")).unwrap().pending.is_none(), "what is over does not stay in the file");
+        contents.remove_pending(&server("b"));
+        assert!(contents.pending(&server("b"), 5000).is_none());
+    }
+
+    #[test]
+    fn servers_are_bounded_and_the_one_in_use_stays() {
+        let mut contents = Contents::default();
+        for turn in 0..MAX_SERVERS {
+            contents.put_pending(&server(&turn.to_string()), pending("s", 1), 1);
+        }
+        contents.put_pending(&server("0"), pending("again", 2), 2);
+        contents.put_pending(&server("new"), pending("s", 2), 2);
+        assert_eq!(contents.servers.len(), MAX_SERVERS);
+        assert!(contents.pending(&server("0"), 2).is_some());
+        assert!(contents.pending(&server("1"), 2).is_none());
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let mut contents = Contents::default();
+        for turn in 0..MAX_ACCOUNTS {
+            contents.put_account(account(&turn.to_string(), None), 1);
+        }
+        assert_eq!(contents.check(), Ok(()));
+        contents.put_account(account("one-more", None), 1);
+        assert_eq!(contents.check(), Err(OverLimit::Accounts));
+        for length in [MAX_TEXT, MAX_TEXT + 1] {
+            let mut contents = Contents::default();
+            let mut account = account("a", None);
+            account.tokens.access = Secret::new("x".repeat(length));
+            contents.put_account(account, 1);
+            assert_eq!(contents.check().is_ok(), length == MAX_TEXT);
+        }
+        let mut contents = Contents::default();
+        contents.put_registration(registration("https://a.test", "c", &"u".repeat(MAX_TEXT + 1), 1));
+        assert_eq!(contents.check(), Err(OverLimit::Text));
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_survive() {
+        let text = r#"{"accounts":[{"issuer":"https://as.test","resource":"https://a.test/mcp","profile":"","client_id":"c",
+            "signed_in_at":1,"team":"blue","tokens":{"access":"a","refresh":"r1","obtained_at":1,"dpop_key":{"d":"hidden"}}}],
+            "servers":[{"server":"https://a.test/mcp","profile":"","era":"x"}],"vault":["kept",1]}"#;
+        let mut contents: Contents = serde_json::from_str(text).unwrap();
+        contents.replace_tokens(&key("a"), tokens("a2", None), 2);
+        contents.remove_pending(&server("a"));
+        let again: Value = serde_json::to_value(&contents).unwrap();
+        assert_eq!(again["vault"], serde_json::json!(["kept", 1]));
+        assert_eq!(again["accounts"][0]["tokens"]["dpop_key"]["d"], "hidden");
+        assert_eq!((&again["accounts"][0]["team"], &again["servers"][0]["era"]), (&"blue".into(), &"x".into()));
+        assert_eq!(again["accounts"][0]["issuer"], "https://as.test");
+        assert!(!format!("{contents:?}").contains("hidden"));
+    }
+}
