@@ -4,8 +4,10 @@
 //! server answers, what the network does and how time passes. The same bytes always do the same.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc)] // a broken promise must stop the run
+#![allow(clippy::print_stderr, clippy::unchecked_time_subtraction)] // and tell how it came to it; time only grows here
 
 mod client;
+mod promises;
 mod script;
 mod server;
 mod world;

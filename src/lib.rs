@@ -20,7 +20,6 @@ pub mod bridge;
 pub mod cli;
 pub mod era;
 pub mod framing;
-/// What the fuzz targets and the property tests run: scripts of arbitrary bytes, and the promises that must hold.
 #[doc(hidden)]
 pub mod fuzz;
 pub mod http;

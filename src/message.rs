@@ -330,6 +330,7 @@ impl<'de> Deserialize<'de> for Loose<'de> {
 /// The text as one line: outer white space gone, line breaks inside replaced, and the characters that some readers take for
 /// line ends (U+2028, U+2029, U+0085) escaped. Correct only for valid JSON, where a raw CR or LF can only be white space
 /// and the others can only stand inside strings. The common case returns the same bytes.
+#[allow(clippy::needless_pass_by_value)] // the common case gives the same bytes back
 pub fn one_line(text: Bytes) -> Bytes {
     let trimmed = {
         let slice = text.trim_ascii();

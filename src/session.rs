@@ -17,8 +17,8 @@
 //!                        └──► error ────────────────────────────┘
 //! ```
 //! The rooms: the client's lines in `client.rs`, what wants no answer in `forward.rs`, server messages in `server.rs`; how
-//! exchanges end and what is repeated in `recovery.rs`, with its error texts in `trouble.rs` and the signs of a lost session in
-//! `gone.rs`; the legacy session in `link.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
+//! exchanges end and what is repeated in `recovery.rs` and `resume.rs`, with the error texts in `trouble.rs`; the legacy session in
+//! `link.rs`, its loss in `gone.rs` and `renewal.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
 //! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`.
 
 mod batch;
@@ -31,6 +31,8 @@ mod link;
 mod listen;
 mod pending;
 mod recovery;
+mod renewal;
+mod resume;
 mod server;
 mod timers;
 mod tools;
@@ -437,9 +439,9 @@ impl Session {
         self.now = self.now.max(now);
         std::mem::swap(&mut self.out, actions);
         match input {
-            Input::Line(line) => self.on_line(line),
+            Input::Line(line) => self.on_line(&line),
             Input::TooLong { id, is_request, length, limit } => {
-                self.on_too_long(id.as_ref(), is_request, length, limit)
+                self.on_too_long(id.as_ref(), is_request, length, limit);
             }
             Input::ClientGone => self.on_client_gone(self.settings.drain),
             Input::Terminate => self.on_client_gone(Duration::ZERO),

@@ -21,6 +21,7 @@ use crate::process::watch_fd;
 /// Bytes asked of stdin at a time.
 const READ_SIZE: usize = 64 * 1024;
 /// Room for a read; with less a new block is begun.
+#[cfg(target_os = "linux")]
 const READ_LEAST: usize = 4 * 1024;
 /// Lines shorter than this are gathered into one write.
 const GATHER: usize = 16 * 1024;

@@ -100,8 +100,8 @@ fn last_done(child: &mut Child) -> u64 {
     let mut text = String::new();
     let mut output = child.stdout.take().expect("piped");
     let _ = output.read_to_string(&mut text);
-    let numbers = text.lines().filter_map(|line| line.split("done ").nth(1)?.parse().ok());
-    numbers.last().unwrap_or(0)
+    let mut numbers = text.lines().filter_map(|line| line.split("done ").nth(1)?.parse().ok());
+    numbers.next_back().unwrap_or(0)
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_written() {
     let left: Vec<_> = fs::read_dir(directory.state())
         .expect("there")
         .map(|entry| entry.expect("entry").file_name().into_string().expect("text"))
-        .filter(|name| name.ends_with(".tmp"))
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "tmp"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -104,12 +104,12 @@ fn drive(arguments: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure>
         None => None,
     };
     let targets = targets(&args)?;
-    let open_files = process::raise_open_files()?;
+    process::raise_open_files()?;
     let cpus = process::cpus()?;
     let scratch = Scratch::new()?;
     let own = std::env::current_exe()?;
     let mock = Program { path: own, arguments: vec!["mock".into()] };
-    let mut mock = MockServer::start(&mock, &scratch.0, open_files)?;
+    let mut mock = MockServer::start(&mock, &scratch.0)?;
     let strace = find_on_path("strace");
 
     let about = about(&targets, cpus.len(), strace.is_some());

@@ -86,6 +86,7 @@ fn find(name: &str) -> Option<PathBuf> {
     which::which_all_global(name).ok()?.find(|path| path.is_absolute())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one program that the bridge starts")]
 fn start(launch: &Launch, url: &BrowserUrl) -> io::Result<oneshot::Receiver<io::Result<ExitStatus>>> {
     let mut command = Command::new(&launch.program);
     command

@@ -6,28 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::assert_one_line;
 use super::client::{self, Said};
 use super::script::{Milliseconds as _, Script};
 use super::server::{self, Asking, Running};
-use crate::message::{self, Id, Invalid, Message, Outcome, Parsed};
-use crate::session::{
-    Action, Content, ExchangeId, Failure, FailureKind, Input, Outgoing, Session, Settings, Target, Verb,
-};
+use crate::message::{self, Id, Invalid, Message, Parsed};
+use crate::session::{Action, Content, ExchangeId, Failure, FailureKind, Input, Session, Settings};
 
-/// Actions that one input may cause. Scripts have few messages in flight.
-const MAX_ACTIONS: usize = 1000;
 /// How long an honest or a dead server may leave requests open, in virtual time.
 const SETTLED: Duration = Duration::from_secs(600);
 /// Exchanges that a dead server may see in a virtual second, beside what was in flight: no storm.
 const STARTS_PER_SECOND: u64 = 60;
 
-const TRACE: bool = option_env!("TRACE").is_some();
 /// Responses to one id.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Count {
-    wanted: usize,
-    got: usize,
+pub(super) struct Count {
+    pub(super) wanted: usize,
+    pub(super) got: usize,
 }
 
 /// How a script ends, after its last choice.
@@ -45,28 +39,30 @@ enum Finale {
 
 #[derive(Debug)]
 pub(super) struct World {
-    session: Session,
+    pub(super) session: Session,
     settings: Settings,
     finale: Finale,
-    now: Duration,
-    actions: Vec<Action>,
-    ids: BTreeMap<String, Count>,
-    nulls: Count,
+    /// An honest server gives session ids.
+    gives_sessions: bool,
+    pub(super) now: Duration,
+    pub(super) actions: Vec<Action>,
+    pub(super) ids: BTreeMap<String, Count>,
+    pub(super) nulls: Count,
     methods: BTreeMap<String, &'static str>,
-    running: BTreeMap<ExchangeId, Running>,
-    last_exchange: ExchangeId,
-    starts: u64,
+    pub(super) running: BTreeMap<ExchangeId, Running>,
+    pub(super) last_exchange: ExchangeId,
+    pub(super) starts: u64,
     /// Requests that went to the endpoint of HTTP+SSE.
-    by_endpoint: BTreeSet<String>,
+    pub(super) by_endpoint: BTreeSet<String>,
     /// The server's requests that wait for the client: id as the client knows it, and number.
-    asked: Vec<(String, u64)>,
+    pub(super) asked: Vec<(String, u64)>,
     /// The server's own id for each number.
-    originals: BTreeMap<u64, Value>,
+    pub(super) originals: BTreeMap<u64, Value>,
     asking: Asking,
-    batched: bool,
-    leaving: bool,
-    goodbye: bool,
-    exited: bool,
+    pub(super) batched: bool,
+    pub(super) leaving: bool,
+    pub(super) goodbye: bool,
+    pub(super) exited: bool,
 }
 
 impl World {
@@ -79,6 +75,7 @@ impl World {
             session,
             settings,
             finale,
+            gives_sessions: script.below(3) != 2,
             now: Duration::ZERO,
             actions: Vec::new(),
             ids: BTreeMap::new(),
@@ -286,6 +283,10 @@ impl World {
         self.leaving && self.session.pending_requests() == 0
     }
 
+    fn count(&mut self, id: &str) -> &mut Count {
+        self.ids.entry(canonical(id)).or_default()
+    }
+
     // ---- the server ----
 
     /// The server or the network does something to one exchange.
@@ -369,7 +370,7 @@ impl World {
             };
             self.now = next;
             self.input(Input::Tick);
-            let seconds = (self.now - began).as_secs() + 10;
+            let seconds = self.now.saturating_sub(began).as_secs() + 10;
             assert!(self.starts - starts <= STARTS_PER_SECOND * seconds, "a storm of exchanges");
         }
     }
@@ -384,9 +385,10 @@ impl World {
         let failure = || Failure { kind: FailureKind::Connect, unsent: true, message: "down".into(), hint: None };
         while let Some((exchange, running)) = self.running.pop_first() {
             let cut = Failure { kind: FailureKind::Cut, unsent: false, ..failure() };
-            self.input(match running.opened {
-                true => Input::Ended { exchange, failure: Some(cut) },
-                false => Input::Failed { exchange, failure: failure() },
+            self.input(if running.opened {
+                Input::Ended { exchange, failure: Some(cut) }
+            } else {
+                Input::Failed { exchange, failure: failure() }
             });
         }
     }
@@ -410,14 +412,7 @@ impl World {
     fn answer_honestly(&mut self, exchange: ExchangeId, running: &Running) {
         if running.is_resume {
             // It forgot what it had sent.
-            let input = match running.opened {
-                true => Input::Ended { exchange, failure: None },
-                false => Input::Answer {
-                    exchange,
-                    head: server::plain_head(405, Content::Other(String::new())),
-                    body: Bytes::new(),
-                },
-            };
+            let input = ended(exchange, running, 405);
             return self.finish(exchange, input);
         }
         if running.is_get {
@@ -428,11 +423,7 @@ impl World {
             return self.input(Input::Events { exchange, events });
         }
         let Some(id) = &running.id else {
-            let head = server::plain_head(202, Content::Other(String::new()));
-            let input = match running.opened {
-                true => Input::Ended { exchange, failure: None },
-                false => Input::Answer { exchange, head, body: Bytes::new() },
-            };
+            let input = ended(exchange, running, 202);
             return self.finish(exchange, input);
         };
         let text = if running.is_initialize { server::initialize_result(id, "2025-11-25") } else { honest_result(id) };
@@ -443,162 +434,27 @@ impl World {
             }
             return;
         }
-        let head = server::plain_head(200, Content::Json);
+        let mut head = server::plain_head(200, Content::Json);
+        if running.is_initialize && self.gives_sessions {
+            head.session_id = Some(Ok("s-0".into()));
+        }
         self.finish(exchange, Input::Answer { exchange, head, body: text.into() });
     }
+}
 
-    // ---- the promises ----
-
-    fn input(&mut self, input: Input) {
-        assert!(!self.exited, "nobody asks after the end");
-        let mut actions = std::mem::take(&mut self.actions);
-        if TRACE {
-            eprintln!("{:?} << {input:?}", self.now);
-        }
-        self.session.handle(self.now, input, &mut actions);
-        if TRACE {
-            for a in &actions {
-                eprintln!("      {a:?}");
-            }
-        }
-        assert!(actions.len() <= MAX_ACTIONS, "{} actions for one input", actions.len());
-        for action in actions.drain(..) {
-            assert!(!self.exited, "nothing is done after the end: {action:?}");
-            match action {
-                Action::Write(line) => self.written(&line),
-                Action::Start(exchange, outgoing) => self.started(exchange, &outgoing),
-                Action::Abort(exchange) => {
-                    assert!(self.running.remove(&exchange).is_some(), "only what runs is aborted");
-                }
-                Action::Exit => self.exited = true,
-                Action::Remember(_) | Action::Log(..) => {}
-            }
-        }
-        self.actions = actions;
-        if let Some(deadline) = self.session.next_deadline() {
-            assert!(deadline > self.now, "no deadline is left behind");
-        }
+/// The end of an exchange that brings nothing.
+fn ended(exchange: ExchangeId, running: &Running, status: u16) -> Input {
+    if running.opened {
+        return Input::Ended { exchange, failure: None };
     }
-
-    fn written(&mut self, line: &Bytes) {
-        assert_one_line(line);
-        match message::parse(line) {
-            Ok(Parsed::One(message)) => self.client_hears(&message),
-            Ok(Parsed::Batch(members)) => {
-                assert!(self.batched, "only who sends arrays is sent arrays");
-                assert!(!members.is_empty(), "no empty array");
-                for member in members {
-                    let message = message::parse_one(member.get()).expect("a message in an array");
-                    assert!(matches!(message, Message::Response(_)), "only responses stand in arrays");
-                    self.client_hears(&message);
-                }
-            }
-            Err(invalid) => panic!("the client is sent no message: {invalid:?}"),
-        }
-    }
-
-    fn client_hears(&mut self, message: &Message<'_>) {
-        match message {
-            Message::Response(response) => {
-                let count = match &response.id {
-                    Some(id) => self.ids.get_mut(&id.to_json()).expect("a response only to an id that asked"),
-                    None => &mut self.nulls,
-                };
-                count.got += 1;
-                let id = response.id.as_ref().map(Id::to_json);
-                for running in self.running.values_mut().filter(|running| running.id == id) {
-                    running.is_initialize = false; // its stream may stay open for a while
-                }
-                assert!(count.got <= count.wanted, "one response too many for {:?}", response.id);
-            }
-            Message::Request(request) => {
-                let id = request.id.to_json();
-                assert!(self.asked.iter().all(|(open, _)| *open != id), "two requests of the server with one id");
-                let params: Value =
-                    request.params.map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("JSON"));
-                let number = params.get("number").and_then(Value::as_u64).expect("the server's requests have numbers");
-                self.asked.push((id, number));
-                let original = params.get("original").cloned().unwrap_or_default();
-                self.originals.insert(number, original);
-            }
-            Message::Notification(notification) if notification.method == "notifications/cancelled" => {
-                let params: Value =
-                    notification.params.map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("JSON"));
-                let id = params.get("requestId").map(ToString::to_string).unwrap_or_default();
-                self.asked.retain(|(open, _)| *open != id);
-            }
-            Message::Notification(_) => {}
-        }
-    }
-
-    fn started(&mut self, exchange: ExchangeId, outgoing: &Outgoing) {
-        assert!(exchange > self.last_exchange, "a new name for a new exchange");
-        self.last_exchange = exchange;
-        self.starts += 1;
-        assert!(!self.goodbye, "the goodbye is the last exchange");
-        self.goodbye = self.leaving && outgoing.verb == Verb::Delete;
-        let is_get = outgoing.verb == Verb::Get;
-        let mut running = Running { is_get, is_resume: outgoing.last_event_id.is_some(), ..Running::default() };
-        match outgoing.verb {
-            Verb::Post => {
-                assert_one_line(&message::one_line(outgoing.body.clone()));
-                let Ok(Parsed::One(message)) = message::parse(&outgoing.body) else { panic!("one message a POST") };
-                self.server_hears(&message, &mut running, outgoing);
-            }
-            Verb::Get => assert!(outgoing.body.is_empty() && outgoing.target == Target::Server),
-            Verb::Delete => assert!(outgoing.session_id.is_some(), "only a session can be ended"),
-        }
-        if running.is_initialize {
-            // The client's own may have left a stream, and its id may be in use again.
-            let ours = |other: &&Running| other.id.as_ref().is_some_and(|id| id.starts_with("\"mcp-drawbridge-"));
-            let others = self.running.values().filter(|other| other.is_initialize).filter(ours);
-            let under_way = others.filter(|other| !self.is_over(other)).count();
-            assert_eq!(under_way, 0, "one initialize at a time");
-        }
-        self.running.insert(exchange, running);
-    }
-
-    fn server_hears(&mut self, message: &Message<'_>, running: &mut Running, outgoing: &Outgoing) {
-        match message {
-            Message::Request(request) => {
-                let id = request.id.to_json();
-                running.is_initialize = request.method == "initialize" && outgoing.modern.is_none();
-                if matches!(outgoing.target, Target::Endpoint(_)) {
-                    self.by_endpoint.insert(id.clone());
-                }
-                running.id = Some(id);
-            }
-            Message::Response(response) => {
-                let raw = match response.outcome {
-                    Outcome::Result(raw) | Outcome::Error(raw) => raw,
-                };
-                let value: Value = serde_json::from_str(raw.get()).expect("JSON");
-                let number = value.get("number").and_then(Value::as_u64);
-                let number = number.or_else(|| value.get("message")?.as_str()?.parse().ok());
-                if let (Some(number), Some(id)) = (number, &response.id) {
-                    let original = self.originals.get(&number).expect("only what was asked is answered");
-                    assert_eq!(id.to_json(), original.to_string(), "the server hears its own id");
-                }
-            }
-            Message::Notification(_) => {}
-        }
-    }
-
-    /// An `initialize` that was answered may still have an open stream.
-    fn is_over(&self, running: &Running) -> bool {
-        running.id.as_ref().is_none_or(|id| !self.session.is_known(&parse_id(id)))
-    }
-
-    fn count(&mut self, id: &str) -> &mut Count {
-        self.ids.entry(canonical(id)).or_default()
-    }
+    Input::Answer { exchange, head: server::plain_head(status, Content::Other(String::new())), body: Bytes::new() }
 }
 
 fn honest_result(id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
 }
 
-fn parse_id(text: &str) -> Id {
+pub(super) fn parse_id(text: &str) -> Id {
     Id::from_json(text).expect("an id")
 }
 

@@ -29,9 +29,9 @@ struct CallParams<'a> {
 }
 
 impl Session {
-    pub(super) fn on_line(&mut self, line: Bytes) {
+    pub(super) fn on_line(&mut self, line: &Bytes) {
         let text = line.clone();
-        match message::parse(&line) {
+        match message::parse(line) {
             Ok(Parsed::One(message)) => self.client_message(message, text, None),
             Ok(Parsed::Batch(members)) => self.client_batch(&text, &members),
             Err(invalid) => {

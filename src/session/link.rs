@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 use super::forward::Forward;
 use super::gone::status_says_session_gone;
 use super::life::{Memory, Remembered};
-use super::listen::{self, Listen, ListenState};
+use super::listen::{Listen, ListenState};
 use super::pending::{Key, Origin, Pending};
 use super::timers::Timer;
 use super::trouble::Trouble;
 use super::{ExchangeId, Failure, Head, Level, Purpose, Session, Strategy, Verb};
 use crate::era;
-use crate::message::{self, Id, Outcome};
+use crate::message::Outcome;
 
 /// How long requests wait for the answer to the first GET.
 const HEAD_START: Duration = Duration::from_millis(500);
@@ -28,16 +28,11 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before `notifications/initialized` is said again to a server that was not reached.
 const GREETING_PAUSE: Duration = Duration::from_millis(300);
-/// Sessions lost in a row that lived shorter than [`HEALTHY`], before we stop opening new ones without being asked.
-const MAX_LOSSES: u32 = 3;
-/// A session that lived this long and answered was none of those.
+/// A session that lived this long and answered was not lost too early.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Resource subscriptions that are said again to a new session, and bytes of one; the same for the log level.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 const MAX_REPLAYED: usize = 16 * 1024;
-/// How long the answer to one of them may take.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
-
 /// What waits for the session.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -105,35 +100,35 @@ pub(super) struct Link {
     pub(super) network_down: Option<Trouble>,
     pub(super) keep_alive_armed: bool,
     pub(super) ping: Option<Key>,
-    reopening: bool,
-    reopen_failures: u32,
-    losses: u32,
+    pub(super) reopening: bool,
+    pub(super) reopen_failures: u32,
+    pub(super) losses: u32,
     opened_at: Duration,
     /// How often an error that spoke of a lost session came again in a new one: then it speaks of something else.
     pub(super) false_alarms: u32,
     /// After the next opening, the client is told that lists may have changed.
-    announce: bool,
-    log_level: Option<Bytes>,
-    subscriptions: BTreeMap<Box<str>, Bytes>,
+    pub(super) announce: bool,
+    pub(super) log_level: Option<Bytes>,
+    pub(super) subscriptions: BTreeMap<Box<str>, Bytes>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct InitializeResult<'a> {
+pub(super) struct InitializeResult<'a> {
     #[serde(default)]
     protocol_version: Option<String>,
     #[serde(borrow, default)]
-    capabilities: Capabilities<'a>,
+    pub(super) capabilities: Capabilities<'a>,
 }
 
 #[derive(Deserialize, Default)]
-struct Capabilities<'a> {
+pub(super) struct Capabilities<'a> {
     #[serde(borrow, default)]
-    tools: Option<&'a RawValue>,
+    pub(super) tools: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    resources: Option<&'a RawValue>,
+    pub(super) resources: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    prompts: Option<&'a RawValue>,
+    pub(super) prompts: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -323,14 +318,13 @@ impl Session {
         let news = self.link.known.as_deref() != Some(result.get());
         self.link.known = Some(result.get().into());
         self.link.phase = Phase::Opened;
-        match origin {
-            Origin::Client => self.respond(pending.batch, text),
-            _ => {
-                self.link.announce |= news;
-                if let Some(initialized) = self.link.initialized.clone() {
-                    self.link.queue.retain(|item| !matches!(item, Item::Initialized(_)));
-                    return self.greet(initialized);
-                }
+        if origin == Origin::Client {
+            self.respond(pending.batch, text);
+        } else {
+            self.link.announce |= news;
+            if let Some(initialized) = self.link.initialized.clone() {
+                self.link.queue.retain(|item| !matches!(item, Item::Initialized(_)));
+                return self.greet(initialized);
             }
         }
         self.pump();
@@ -386,7 +380,7 @@ impl Session {
         }
     }
 
-    fn stop_greeting(&mut self) {
+    pub(super) fn stop_greeting(&mut self) {
         if let Some(exchange) = self.link.greeting.take() {
             self.abort(exchange);
         }
@@ -461,108 +455,6 @@ impl Session {
             self.announce();
         }
         self.pump();
-    }
-
-    /// Tells a new session what the old one knew (C2).
-    fn replay(&mut self) {
-        let texts: Vec<(&str, Bytes)> = self
-            .link
-            .log_level
-            .iter()
-            .map(|text| ("logging/setLevel", text.clone()))
-            .chain(self.link.subscriptions.values().map(|text| ("resources/subscribe", text.clone())))
-            .collect();
-        for (method, text) in texts {
-            self.own_request(Origin::Replay, method, &text, REPLAY_PATIENCE);
-        }
-    }
-
-    /// Sends a request of our own, made of `text` with a new id, to a session that is ready. It is let go after `patience`.
-    pub(super) fn own_request(
-        &mut self,
-        origin: Origin,
-        method: &str,
-        text: &Bytes,
-        patience: Duration,
-    ) -> Option<Key> {
-        let id = self.own_id();
-        let text = message::with_id(text, &id)?;
-        let key = self.add(Pending::new(id, origin, method, text));
-        self.timers.at(self.now + patience, Timer::Own(key));
-        self.send(key);
-        Some(key)
-    }
-
-    /// Tells the client that lists may have changed, for what the server has.
-    fn announce(&mut self) {
-        let known = self.link.known.clone().unwrap_or_default();
-        let Ok(result) = serde_json::from_str::<InitializeResult>(&known) else { return };
-        let has = result.capabilities;
-        for (there, method) in [
-            (has.tools.is_some(), "notifications/tools/list_changed"),
-            (has.resources.is_some(), "notifications/resources/list_changed"),
-            (has.prompts.is_some(), "notifications/prompts/list_changed"),
-        ] {
-            if there {
-                self.write(message::notification(method));
-            }
-        }
-    }
-
-    // ---- losing it ----
-
-    /// The session is gone: opens a new one, once for all that met its end.
-    pub(super) fn lose_session(&mut self, why: &str) {
-        if self.link.initialize.is_none() || matches!(self.link.phase, Phase::Opening(_) | Phase::Lost | Phase::Idle) {
-            return;
-        }
-        self.log(Level::Info, format!("{why}; opening a new session"));
-        self.link.generation += 1;
-        self.link.session_id = None;
-        self.link.version = None;
-        self.link.announce = true;
-        self.link.losses += 1;
-        self.link.phase = Phase::Lost;
-        self.tools.forget();
-        self.stop_greeting();
-        self.stop_listen();
-        self.close_sse(None);
-        self.drop_server_requests();
-        if self.closing.is_some() {
-            let trouble = Trouble::new("session-lost", "the session ended while the bridge was shutting down");
-            return self.fail_queue(&trouble);
-        }
-        if self.link.losses > MAX_LOSSES {
-            // Whoever needs a session from now on asks for one; nobody else does, for a while.
-            let trouble = Trouble::new("session-lost", "the server forgets the session again and again");
-            return self.reopen_failed(&trouble);
-        }
-        self.reopen();
-    }
-
-    pub(super) fn reopen(&mut self) {
-        let Some(text) = self.link.initialize.clone() else { return };
-        let id: Id = self.own_id();
-        let Some(text) = message::with_id(&text, &id) else { return };
-        let key = self.add(Pending::new(id, Origin::Reopen, "initialize", text));
-        self.link.reopening = true;
-        // A server that says nothing must not hold the queue for ever.
-        self.timers.at(self.now + self.settings.initialize_timeout, Timer::Initialize(key));
-        self.open(key);
-    }
-
-    pub(super) fn reopen_failed(&mut self, trouble: &Trouble) {
-        self.log(Level::Warn, format!("no new session: {}", trouble.message));
-        self.close_sse(None);
-        self.link.phase = Phase::Lost;
-        self.link.reopening = true;
-        self.link.forever = false;
-        self.link.network_down = None;
-        let trouble = Trouble { body: None, ..trouble.clone() };
-        self.fail_queue(&trouble);
-        self.link.reopen_failures = self.link.reopen_failures.saturating_add(1);
-        let times = self.link.reopen_failures.max(self.link.losses).min(6);
-        self.set_listen_timer(listen::PAUSE.saturating_mul(1 << times).min(listen::PAUSE_MOST));
     }
 }
 

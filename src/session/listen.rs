@@ -30,6 +30,8 @@ pub(super) struct Listen {
     was_open: bool,
     /// The current stream brought something.
     spoke: bool,
+    /// The server has no such stream at all (405).
+    unknown: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +81,9 @@ impl Session {
         if let Some(exchange) = self.link.listen.exchange() {
             self.abort(exchange);
         }
-        let refused = self.link.listen.state == ListenState::Refused;
-        self.link.listen = Listen::default();
-        if refused {
-            self.link.listen.state = ListenState::Refused;
-        }
+        let unknown = self.link.listen.unknown;
+        let state = if unknown { ListenState::Refused } else { ListenState::Off };
+        self.link.listen = Listen { state, unknown, ..Listen::default() };
     }
 
     pub(super) fn listening(&mut self, exchange: ExchangeId) {
@@ -103,7 +103,8 @@ impl Session {
         if matches!(head.status, 408 | 429 | 500..=599) && head.status != 501 {
             return self.listen_later(head.retry_after);
         }
-        if head.status != 405 {
+        self.link.listen.unknown = head.status == 405;
+        if !self.link.listen.unknown {
             self.log(Level::Debug, format!("no notification stream (HTTP {})", head.status));
         }
         self.link.listen.state = ListenState::Refused;

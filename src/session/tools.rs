@@ -123,7 +123,7 @@ struct Tool<'a> {
     annotations: Option<Annotations>,
 }
 
-/// The two hints that matter here (MCP "ToolAnnotations"). A hint of another type is no hint.
+/// The two hints that matter here (MCP `ToolAnnotations`). A hint of another type is no hint.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Annotations {

@@ -20,14 +20,14 @@ pub(super) mod optional {
     use crate::secret::Secret;
 
     #[expect(clippy::ref_option, reason = "serde's `with` calls it so")]
-    pub(in crate::store) fn serialize<S: Serializer>(secret: &Option<Secret>, out: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(secret: &Option<Secret>, out: S) -> Result<S::Ok, S::Error> {
         match secret {
             Some(secret) => out.serialize_some(secret.expose()),
             None => out.serialize_none(),
         }
     }
 
-    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Secret>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Secret>, D::Error> {
         Ok(Option::<String>::deserialize(input)?.map(Secret::new))
     }
 }

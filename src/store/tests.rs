@@ -18,7 +18,8 @@ impl Directory {
 
     fn names(&self) -> Vec<String> {
         let names = fs::read_dir(&self.0).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| !name.ends_with(".lock")).collect();
+        let mut names: Vec<_> =
+            names.filter(|name| Path::new(name).extension().is_none_or(|end| end != "lock")).collect();
         names.sort();
         names
     }

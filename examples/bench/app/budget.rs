@@ -5,6 +5,7 @@
 
 use super::Failure;
 use super::metrics::{Metric, metric};
+use super::report::short;
 use super::results::{DIRECT, Results};
 
 /// Most lines of a budget file.
@@ -97,7 +98,9 @@ impl Limit {
         if kept {
             return Verdict::Kept;
         }
-        Verdict::Broken(format!("{}: {reached:.3} {}{of}, {word} {value} allowed", metric.id, metric.unit))
+        // A ratio has no unit.
+        let unit = if of.is_empty() && !metric.unit.is_empty() { format!(" {}", metric.unit) } else { String::new() };
+        Verdict::Broken(format!("{}: {}{unit}{of}, {word} {value} allowed", metric.id, short(reached)))
     }
 }
 

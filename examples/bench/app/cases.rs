@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Failure;
 use super::metrics::Case;
 use super::mock_server::MockServer;
-use super::process::bind;
+use super::process::{OpenFiles, bind};
 use super::results::quantile;
 use super::session::{Flood, Kind, Session, Start};
 
@@ -140,17 +140,17 @@ impl Stage<'_> {
         result
     }
 
-    fn open(&mut self, target: &Target, open_files: u64) -> Result<Session, Failure> {
+    fn open(&mut self, target: &Target, open_files: OpenFiles) -> Result<Session, Failure> {
         let home = self.home()?;
         self.starter(&target.kind, &home, open_files).open()
     }
 
-    fn begin(&mut self, kind: &Kind, open_files: u64) -> Result<Session, Failure> {
+    fn begin(&mut self, kind: &Kind, open_files: OpenFiles) -> Result<Session, Failure> {
         let home = self.home()?;
         self.starter(kind, &home, open_files).begin()
     }
 
-    fn starter<'b>(&self, kind: &'b Kind, home: &'b Path, open_files: u64) -> Start<'b> {
+    fn starter<'b>(&self, kind: &'b Kind, home: &'b Path, open_files: OpenFiles) -> Start<'b> {
         Start { kind, port: self.mock.port(), home, open_files, show_errors: self.show_errors }
     }
 

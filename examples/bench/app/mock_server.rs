@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::mock::Counts;
-use super::process::{Program, Running};
+use super::process::{OpenFiles, Program, Running};
 
 /// Longest wait for a bridge to open its GET stream.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,9 +23,9 @@ pub(crate) struct MockServer {
 }
 
 impl MockServer {
-    /// Starts `program` (this executable, as `mock`) with as many open files as there may be.
-    pub(crate) fn start(program: &Program, scratch: &Path, open_files: u64) -> Result<Self, Failure> {
-        let mut running = program.start(scratch, open_files, true)?;
+    /// Starts `program`: this executable, as `mock`.
+    pub(crate) fn start(program: &Program, scratch: &Path) -> Result<Self, Failure> {
+        let mut running = program.start(scratch, OpenFiles::All, true)?;
         let (stdin, stdout) = running.pipes.take().ok_or_else(|| Failure::new("no pipes"))?;
         let mut line = String::new();
         BufReader::new(File::from(stdout)).read_line(&mut line)?;

@@ -10,14 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, prlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::Failure;
 use super::clock::timespec;
 
-/// Open files that a program gets unless a measure says otherwise: the usual soft limit of a Linux desktop.
-pub(crate) const USUAL_FILES: u64 = 1024;
+/// The usual soft limit of open files on a Linux desktop.
+const USUAL_FILES: u64 = 1024;
 /// Variables that would change what is measured.
 const UNWANTED: [&str; 10] = [
     "HTTP_PROXY",
@@ -34,6 +34,17 @@ const UNWANTED: [&str; 10] = [
 
 /// Held while the limit of open files is a child's.
 static LIMIT: Mutex<()> = Mutex::new(());
+
+/// How many files a program may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenFiles {
+    /// As on a desktop. A program may raise the limit itself; Node does.
+    Usual,
+    /// So many and never more, as after `ulimit -n`.
+    Only(u64),
+    /// As many as this process may.
+    All,
+}
 
 /// A program and its arguments.
 #[derive(Debug, Clone)]
@@ -66,7 +77,7 @@ pub(crate) struct Usage {
 
 impl Program {
     /// Starts the program with `home` as everything that it may write to, and with a limit of open files.
-    pub(crate) fn start(&self, home: &Path, open_files: u64, show_errors: bool) -> Result<Running, Failure> {
+    pub(crate) fn start(&self, home: &Path, open_files: OpenFiles, show_errors: bool) -> Result<Running, Failure> {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).current_dir(home).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(if show_errors { Stdio::inherit() } else { Stdio::null() });
@@ -82,12 +93,21 @@ impl Program {
         let guard = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         let own = getrlimit(Resource::Nofile);
         let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum: own.maximum });
-        limit(Some(open_files))?;
+        let soft = match open_files {
+            OpenFiles::Usual => Some(USUAL_FILES),
+            OpenFiles::Only(most) => Some(most),
+            OpenFiles::All => own.maximum,
+        };
+        limit(soft)?;
         let started = Instant::now();
         let child = command.spawn();
         limit(own.current)?;
         drop(guard);
         let mut child = child.map_err(|error| Failure::new(format!("{}: {error}", self.path.display())))?;
+        if let OpenFiles::Only(_) = open_files {
+            // The hard limit could not be raised again in this process, so it is set in the other one.
+            prlimit(Some(Pid::from_child(&child)), Resource::Nofile, Rlimit { current: soft, maximum: soft })?;
+        }
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let pipes = child.stdin.take().zip(child.stdout.take()).map(|(stdin, stdout)| (stdin.into(), stdout.into()));
         Ok(Running { child, pidfd, pipes, started })
@@ -144,11 +164,10 @@ pub(crate) fn reset_peak(pid: u32) -> Result<(), Failure> {
     Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
 }
 
-/// Gives this process as many open files as it may have. Returns that number.
-pub(crate) fn raise_open_files() -> Result<u64, Failure> {
+/// Gives this process as many open files as it may have.
+pub(crate) fn raise_open_files() -> Result<(), Failure> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    Ok(maximum.unwrap_or(u64::MAX))
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
 /// The CPUs that this process may use.
@@ -190,20 +209,20 @@ mod tests {
     fn a_program_starts_with_its_limit_and_ends_with_its_input() {
         let home = std::env::temp_dir();
         let program = |script: &str| Program { path: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] };
-        let limit = program("test $(ulimit -n) = 200 && cat >/dev/null");
-        let mut running = limit.start(&home, 200, true).unwrap();
+        let limit = program("cat >/dev/null && test $(ulimit -Sn) = 200 && test $(ulimit -Hn) = 200");
+        let mut running = limit.start(&home, OpenFiles::Only(200), true).unwrap();
         assert!(running.wait(Duration::from_millis(50)).is_err(), "its input is still open");
         running.pipes = None;
         running.wait(Duration::from_secs(10)).unwrap();
 
-        let mut failing = program("exit 3").start(&home, USUAL_FILES, true).unwrap();
+        let mut failing = program("exit 3").start(&home, OpenFiles::Usual, true).unwrap();
         assert!(failing.wait(Duration::from_secs(10)).is_err());
     }
 
     #[test]
     fn a_missing_program_is_named() {
         let program = Program { path: "/nowhere/bridge".into(), arguments: vec![] };
-        let Err(error) = program.start(&std::env::temp_dir(), USUAL_FILES, false) else { panic!("it started") };
+        let Err(error) = program.start(&std::env::temp_dir(), OpenFiles::Usual, false) else { panic!("it started") };
         assert!(error.to_string().contains("/nowhere/bridge"));
     }
 }

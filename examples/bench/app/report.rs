@@ -80,13 +80,18 @@ pub(crate) fn to_json(results: &Results, targets: &[Target], machine: &Value) ->
     for metric in METRICS {
         let mut by_target = Map::new();
         for (place, target) in targets.iter().enumerate() {
+            let mut about = Map::new();
             if let Some(reason) = results.failure(metric.case, place) {
-                by_target.insert(target.label.clone(), json!({ "failed": reason }));
-            } else if let Some(summary) = results.summary(metric, place) {
-                let Summary { median, min, max } = summary;
-                let rounds = results.rounds(metric, place);
-                by_target
-                    .insert(target.label.clone(), json!({"median": median, "min": min, "max": max, "rounds": rounds}));
+                about.insert("failed".to_owned(), reason.into());
+            }
+            if let Some(Summary { median, min, max }) = results.summary(metric, place) {
+                for (name, value) in [("median", median), ("min", min), ("max", max)] {
+                    about.insert(name.to_owned(), value.into());
+                }
+                about.insert("rounds".to_owned(), results.rounds(metric, place).into());
+            }
+            if !about.is_empty() {
+                by_target.insert(target.label.clone(), about.into());
             }
         }
         if !by_target.is_empty() {
@@ -170,10 +175,9 @@ impl Columns {
         let dash = || "-".to_owned();
         let value = |&target: &usize| shown(results, metric, target).unwrap_or_else(dash);
         let ratio = |(target, base): (usize, usize)| {
-            let failed = results.failure(metric.case, target).is_some() || results.failure(metric.case, base).is_some();
             // A surplus over direct divided by direct would say nothing.
             let nonsense = metric.added_to.is_some() && base == DIRECT;
-            results.ratio(metric, target, base).filter(|_| !failed && !nonsense).map_or_else(dash, short)
+            results.ratio(metric, target, base).filter(|_| !nonsense).map_or_else(dash, short)
         };
         let values = self.values.iter().map(value).collect();
         (format!("{}{unit}", metric.label), values, self.ratios().into_iter().map(ratio).collect())
@@ -199,12 +203,14 @@ fn groups(results: &Results, columns: &Columns) -> Vec<(&'static str, Vec<&'stat
 
 /// What stands in a value's column.
 fn shown(results: &Results, metric: &Metric, target: usize) -> Option<String> {
-    if results.failure(metric.case, target).is_some() {
-        return Some("failed".to_owned());
-    }
-    let Summary { median, min, max } = results.summary(metric, target)?;
+    let failed = results.failure(metric.case, target).is_some();
+    let Some(Summary { median, min, max }) = results.summary(metric, target) else {
+        return failed.then(|| "failed".to_owned());
+    };
     let (low, high) = (short(min), short(max));
-    Some(if low == high { short(median) } else { format!("{} ({low} to {high})", short(median)) })
+    let range = if low == high { String::new() } else { format!(" ({low} to {high})") };
+    // What was measured before the failure is shown, with a mark that says there is a note.
+    Some(format!("{}{range}{}", short(median), if failed { " !" } else { "" }))
 }
 
 /// Why cases failed, and the floor's figures.
@@ -284,11 +290,17 @@ mod tests {
             results.put("calls.p50", place, 0, value);
         }
         results.put("burst.rate", 1, 0, 5e5);
+        results.put("push.rate", 2, 0, 5e3);
         results.fail(Case::Burst, 2, "no answer in 40 s".to_owned());
+        results.fail(Case::Push, 2, "still running".to_owned());
         let table = table(&results, &targets);
         let row = table.lines().find(|line| line.contains("small call, one at a time: p50, µs")).unwrap();
         assert_eq!(row.split_whitespace().rev().take(5).collect::<Vec<_>>(), ["0.0250", "2.50", "1000", "25", "10"]);
-        assert!(table.contains("500.0k") && table.contains("peer failed burst: no answer in 40 s"));
+        assert!(
+            table.contains("500.0k")
+                && table.contains("5000 !")
+                && table.contains("peer failed burst: no answer in 40 s")
+        );
         let markdown = markdown(&results, &targets);
         assert!(
             markdown.contains("| small call, one at a time: p50, µs | 10 | 25 | 1000 | 2.50 | 0.0250 |"),

@@ -9,7 +9,7 @@ use super::link::direct::Direct;
 use super::link::stdio::Stdio;
 use super::link::{Link, Waited};
 use super::message::{INITIALIZE, INITIALIZED, Line, call, carries_filler, classify};
-use super::process::{Program, Running, Usage, reset_peak, usage};
+use super::process::{OpenFiles, Program, Running, Usage, reset_peak, usage};
 
 /// Longest wait for one small answer, and for the answer to `initialize`.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ pub(crate) struct Start<'a> {
     pub(crate) kind: &'a Kind,
     pub(crate) port: u16,
     pub(crate) home: &'a Path,
-    pub(crate) open_files: u64,
+    pub(crate) open_files: OpenFiles,
     pub(crate) show_errors: bool,
 }
 
@@ -477,7 +477,7 @@ mod tests {
     fn the_direct_client_and_the_mock_server_understand_each_other() {
         let port = mock::start_for_test();
         let home = std::env::temp_dir();
-        let start = Start { kind: &Kind::Direct, port, home: &home, open_files: 1024, show_errors: true };
+        let start = Start { kind: &Kind::Direct, port, home: &home, open_files: OpenFiles::Usual, show_errors: true };
         let mut session = start.open().unwrap();
         let patience = Duration::from_secs(10);
         session.call("echo", SMALL, patience).unwrap();

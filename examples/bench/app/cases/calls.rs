@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{FLOOD_LIMIT, PATIENCE, Put, Stage, Target, mebibytes, micros, millis, number, put_quantile, put_rate};
 use crate::app::Failure;
-use crate::app::process::{USUAL_FILES, bind};
+use crate::app::process::{OpenFiles, bind};
 use crate::app::session::{Kind, SMALL, Session};
 
 impl Stage<'_> {
@@ -17,9 +17,9 @@ impl Stage<'_> {
             let mut time = Duration::ZERO;
             if matches!(target.kind, Kind::Direct) {
                 // The least that a bridge can take: a process that copies, and the server.
-                time += self.begin(self.pipe, USUAL_FILES)?.started_in;
+                time += self.begin(self.pipe, OpenFiles::Usual)?.started_in;
             }
-            let mut session = self.begin(&target.kind, USUAL_FILES)?;
+            let mut session = self.begin(&target.kind, OpenFiles::Usual)?;
             times.push(millis(time + session.started_in));
             let first = self.mock.counts()?.requests;
             session.initialized()?;
@@ -45,7 +45,7 @@ impl Stage<'_> {
     }
 
     pub(super) fn calls(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         session.call("echo", SMALL, PATIENCE)?;
         session.settle(Duration::from_millis(200))?;
         if let Some(usage) = session.usage()? {
@@ -60,7 +60,7 @@ impl Stage<'_> {
     }
 
     pub(super) fn pinned(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         let measured = self.measured_calls(&mut session)?;
         put_quantiles(measured.times, ["pinned.p50", "pinned.p99", "pinned.p999"], put);
         put("pinned.cpu", measured.cpu);
@@ -72,7 +72,7 @@ impl Stage<'_> {
         let (Some(&first), Some(&last)) = (self.cpus.first(), self.cpus.last()) else { return Ok(()) };
         let (ours, its) = (BTreeSet::from([first]), BTreeSet::from([last]));
         self.bound(&ours, &its, |stage| {
-            let mut session = stage.open(target, USUAL_FILES)?;
+            let mut session = stage.open(target, OpenFiles::Usual)?;
             // It was started on its own CPU and stays there.
             bind(None, &ours)?;
             session.flood(64, 1_000, FLOOD_LIMIT)?;

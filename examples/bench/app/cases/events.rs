@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, Put, Stage, Target, median, micros, number, put_quantile};
 use crate::app::Failure;
 use crate::app::clock::monotonic_nanos;
-use crate::app::process::USUAL_FILES;
+use crate::app::process::OpenFiles;
 
 /// Events of a burst.
 const BURST: u64 = 100_000;
@@ -15,7 +15,7 @@ const TICK: u64 = 2_000;
 
 impl Stage<'_> {
     pub(super) fn burst(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         let arguments = format!(r#"{{"count":{BURST}}}"#);
         let events = session.events("burst", arguments.as_bytes(), BURST, PATIENCE, &mut |_| {})?;
         put("burst.rate", number(events.received) / events.elapsed.as_secs_f64());
@@ -27,7 +27,7 @@ impl Stage<'_> {
 
     pub(super) fn push(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
         self.mock.reset()?;
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         self.mock.wait_for_stream()?;
         let arguments = format!(r#"{{"count":{BURST}}}"#);
         let events = session.events("push", arguments.as_bytes(), BURST, PATIENCE, &mut |_| {})?;
@@ -38,7 +38,7 @@ impl Stage<'_> {
     }
 
     pub(super) fn ticks(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         let mut delays = Vec::new();
         let arguments = format!(r#"{{"count":{TICKS},"micros":{TICK}}}"#);
         session.events("ticks", arguments.as_bytes(), TICKS, PATIENCE, &mut |sent| {
@@ -53,7 +53,7 @@ impl Stage<'_> {
         // The fast calls end before the slow ones are answered.
         let slow = self.scale.slow;
         let fast = slow * 3 / 4;
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         session.calls(200, Duration::from_secs(1))?;
         for (id, neighbours) in [("beside.p99", 1), ("beside100.p99", 100)] {
             session.begin_slow(neighbours, slow)?;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{FLOOD_LIMIT, Put, Stage, Target, mebibytes, millis, number, put_rate};
 use crate::app::Failure;
-use crate::app::process::USUAL_FILES;
+use crate::app::process::OpenFiles;
 use crate::app::session::Flood;
 
 impl Stage<'_> {
     pub(super) fn flood64(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         let mut failed = unanswered(&session.flood(64, 1_000, FLOOD_LIMIT)?);
         let mut flood = session.flood(64, 10_000, 2 * FLOOD_LIMIT)?;
         failed += unanswered(&flood);
@@ -28,7 +28,7 @@ impl Stage<'_> {
     }
 
     pub(super) fn flood512(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         let mut failed = unanswered(&session.flood(512, 1_024, FLOOD_LIMIT)?);
         let flood = session.flood(512, self.scale.flood / 2, FLOOD_LIMIT)?;
         failed += unanswered(&flood);
@@ -39,7 +39,7 @@ impl Stage<'_> {
 
     pub(super) fn flood4096(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
         self.mock.reset()?;
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         // Each request of this first wave has to wait for a connection.
         let mut failed = unanswered(&session.flood(4096, 4096, FLOOD_LIMIT)?);
         let flood = session.flood(4096, self.scale.flood, FLOOD_LIMIT)?;
@@ -55,7 +55,7 @@ impl Stage<'_> {
     }
 
     pub(super) fn few_files(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
-        let mut session = self.open(target, 256)?;
+        let mut session = self.open(target, OpenFiles::Only(256))?;
         let flood = session.flood(512, 4_096, FLOOD_LIMIT)?;
         put_rate("few_files.rate", &flood, put);
         put("few_files.failed", unanswered(&flood));

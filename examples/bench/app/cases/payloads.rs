@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, Put, Stage, Target, mebibytes, median, number, put_quantile};
 use crate::app::Failure;
 use crate::app::message::filler;
-use crate::app::process::USUAL_FILES;
+use crate::app::process::OpenFiles;
 use crate::app::session::{SMALL, Session};
 
 /// Sizes of answers, in bytes.
@@ -21,7 +21,7 @@ impl Stage<'_> {
         } else {
             ["json.rate", "json.linear", "memory.json_peak", "memory.json_after"]
         };
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         let fetch = |session: &mut Session, bytes: usize, repeats: usize| -> Result<f64, Failure> {
             let mut rates = Vec::with_capacity(repeats);
             let start = Instant::now();
@@ -48,7 +48,7 @@ impl Stage<'_> {
 
     pub(super) fn request(&mut self, target: &Target, put: Put<'_>) -> Result<(), Failure> {
         let text = filler(REQUEST);
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         session.call("echo", SMALL, PATIENCE)?;
         session.reset_peak()?;
         let mut rates = Vec::new();

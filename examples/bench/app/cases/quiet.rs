@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{PATIENCE, Put, Stage, Target, millis, number};
 use crate::app::Failure;
-use crate::app::process::{Program, USUAL_FILES, Usage};
+use crate::app::process::{OpenFiles, Program, Usage};
 use crate::app::session::{Kind, SMALL, Session};
 
 /// Calls and events that are traced; tracing makes each of them slow.
@@ -23,7 +23,7 @@ impl Stage<'_> {
             arguments.push(program.path.clone().into());
             arguments.extend(program.arguments.iter().cloned());
             let kind = Kind::Bridge(Program { path: strace.clone(), arguments });
-            let mut session = self.begin(&kind, USUAL_FILES)?;
+            let mut session = self.begin(&kind, OpenFiles::Usual)?;
             session.initialized()?;
             session.call("echo", SMALL, PATIENCE)?;
             for _ in 0..calls {
@@ -59,7 +59,7 @@ impl Stage<'_> {
     }
 
     fn idle_session(&mut self, target: &Target) -> Result<(Session, Usage), Failure> {
-        let mut session = self.open(target, USUAL_FILES)?;
+        let mut session = self.open(target, OpenFiles::Usual)?;
         session.call("echo", SMALL, PATIENCE)?;
         session.settle(Duration::from_secs(1))?;
         let before = session.usage()?.unwrap_or_default();
