@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use url::Url;
 
 use self::budget::Budget;
 use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
+use crate::message::{self, Message, Parsed};
 use crate::secret::SafeUrl;
 use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb};
 use crate::sse;
@@ -35,6 +36,9 @@ const STARTING_TIME: Duration = Duration::from_millis(100);
 const MAX_HELD: usize = 4;
 /// Files that the process needs beside its connections.
 const OTHER_FILES: usize = 32;
+/// Of these, how many are kept for messages that nobody waits for: a call may wait for the client's word, which must get through
+/// when calls take all other places.
+const RESERVED: usize = 8;
 /// Exchanges in flight at one time, however many files may be open.
 const MAX_IN_FLIGHT: usize = 4096;
 
@@ -81,6 +85,7 @@ struct Inner {
     starting: Semaphore,
     in_flight: Semaphore,
     in_flight_most: usize,
+    reserved: Semaphore,
     events: mpsc::Sender<Delivery>,
 }
 
@@ -118,6 +123,7 @@ impl Transport {
                 starting,
                 in_flight,
                 in_flight_most,
+                reserved: Semaphore::new(RESERVED),
                 events,
             }),
         }
@@ -142,9 +148,9 @@ impl Inner {
 
     async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Delivery, Failure> {
         let to_server = outgoing.target == Target::Server;
+        // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file.
+        let _place = self.place(&outgoing).await;
         let request = self.request(outgoing)?;
-        // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file. Never closed.
-        let _in_flight = self.in_flight.acquire().await.ok();
         let asked = (to_server && !self.has_moved.load(Ordering::Relaxed)).then(|| request.url.clone());
         let response = self.send(request).await.map_err(failure)?;
         let head = head(&response);
@@ -201,6 +207,15 @@ impl Inner {
         tracing::debug!("the server redirects to {}; asking there from now on", SafeUrl(&url));
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
         self.has_moved.store(true, Ordering::Relaxed);
+    }
+
+    /// A place among the exchanges in flight. The semaphores are never closed.
+    async fn place(&self, outgoing: &Outgoing) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.in_flight.try_acquire() {
+            return Some(place);
+        }
+        let places = if is_request(outgoing) { &self.in_flight } else { &self.reserved };
+        places.acquire().await.ok()
     }
 
     /// Sends, with a bound on how many connections are opened at once.
@@ -311,6 +326,15 @@ fn merge_empty(events: &mut Vec<sse::Event>) {
         }
         both_empty
     });
+}
+
+/// Whether somebody waits for an answer to it: everything but notifications, responses and the end of a session.
+fn is_request(outgoing: &Outgoing) -> bool {
+    match outgoing.verb {
+        Verb::Post => matches!(message::parse(&outgoing.body), Ok(Parsed::One(Message::Request(_)))),
+        Verb::Get => true,
+        Verb::Delete => false,
+    }
 }
 
 /// Sets a header whose value is known to be plain; one that is not is left out.

@@ -107,6 +107,7 @@ struct State {
     /// Streams of HTTP+SSE by session.
     pipes: HashMap<String, mpsc::UnboundedSender<Bytes>>,
     /// Requests of the server that wait for the client, with the stream on which their call is answered.
+    questions: usize,
     asked: HashMap<String, (mpsc::UnboundedSender<Bytes>, String)>,
     /// Events for resumption: stream, then texts in order.
     kept: Vec<Vec<String>>,
@@ -555,7 +556,8 @@ fn progress(call: &Call) -> Reply {
 fn ask(shared: &Shared, call: &Call) -> Reply {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut state = shared.state();
-    let id = format!("ask-{}", state.asked.len() + 1);
+    state.questions += 1;
+    let id = format!("ask-{}", state.questions);
     let question = json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create",
         "params": {"message": "?", "requestedSchema": {"type": "object", "properties": {}}}});
     state.asked.insert(id, (sender, call.id.clone()));
