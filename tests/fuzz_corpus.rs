@@ -26,10 +26,10 @@ macro_rules! targets {
 }
 
 targets! {
-    sse => mcp_drawbridge::sse::fuzz_sse,
-    framing => mcp_drawbridge::framing::fuzz_framing,
     envelope => mcp_drawbridge::fuzz::envelope,
     session => mcp_drawbridge::fuzz::session,
+    sse => mcp_drawbridge::sse::fuzz_sse,
+    framing => mcp_drawbridge::framing::fuzz_framing,
     challenge => mcp_drawbridge::auth::challenge::fuzz_challenge,
     metadata => mcp_drawbridge::auth::issuer::fuzz_metadata,
     callback => mcp_drawbridge::auth::grant::callback::fuzz_callback,

@@ -14,9 +14,13 @@ pub(super) struct Batches {
     last: BatchId,
 }
 
+/// Bytes of responses that one batch may hold back; beyond it the client gets them in several arrays.
+const MAX_HELD: usize = 16 << 20;
+
 #[derive(Debug)]
 struct Open {
     missing: usize,
+    bytes: usize,
     parts: Vec<Bytes>,
 }
 
@@ -24,7 +28,7 @@ impl Batches {
     /// A batch that will have `missing` responses.
     pub(super) fn open(&mut self, missing: usize) -> BatchId {
         self.last += 1;
-        self.open.insert(self.last, Open { missing, parts: Vec::with_capacity(missing) });
+        self.open.insert(self.last, Open { missing, bytes: 0, parts: Vec::with_capacity(missing) });
         self.last
     }
 
@@ -38,11 +42,16 @@ impl Batches {
     pub(super) fn add(&mut self, batch: BatchId, part: Option<Bytes>) -> Option<Bytes> {
         let open = self.open.get_mut(&batch)?;
         open.missing = open.missing.saturating_sub(1);
+        open.bytes += part.as_ref().map_or(0, Bytes::len);
         open.parts.extend(part);
-        if open.missing > 0 {
+        if open.missing > 0 && open.bytes <= MAX_HELD {
             return None;
         }
-        let parts = self.open.remove(&batch)?.parts;
+        let parts = std::mem::take(&mut open.parts);
+        open.bytes = 0;
+        if open.missing == 0 {
+            self.open.remove(&batch);
+        }
         if parts.is_empty() {
             return None;
         }
@@ -70,5 +79,16 @@ mod tests {
         assert_eq!(batches.add(batch, Some(Bytes::from("{}"))), None, "nothing is answered twice");
         let batch = batches.open(1);
         assert_eq!(batches.add(batch, None), None);
+    }
+
+    #[test]
+    fn a_batch_does_not_hold_back_more_than_it_may() {
+        let mut batches = Batches::default();
+        let batch = batches.open(3);
+        let large = Bytes::from(format!("\"{}\"", "x".repeat(MAX_HELD)));
+        assert!(batches.add(batch, Some(large)).is_some(), "sent at once, in an array of its own");
+        assert_eq!(batches.add(batch, Some(Bytes::from("1"))), None);
+        assert_eq!(batches.add(batch, Some(Bytes::from("2"))).expect("whole"), "[1,2]");
+        assert!(batches.is_empty());
     }
 }

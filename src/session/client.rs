@@ -1,7 +1,5 @@
 //! What the client says.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,22 +8,19 @@ use super::batch::BatchId;
 use super::life::Closing;
 use super::link::Item;
 use super::pending::{Key, Origin, Pending, State};
-use super::tools::Verdict;
+use super::tools::{Verdict, tool_of};
 use super::trouble;
 use super::{Level, Outgoing, Purpose, Session, Target, Verb};
 use crate::era::{self, ModernHeaders};
 use crate::message::{self, Id, Invalid, Message, Notification, Parsed, Request, Response};
 
+/// Requests for which room is kept when none waits.
+const ROOM_KEPT: usize = 256;
+
 #[derive(Deserialize)]
 struct Cancelled<'a> {
     #[serde(borrow, rename = "requestId")]
     request_id: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct CallParams<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
 }
 
 impl Session {
@@ -139,9 +134,8 @@ impl Session {
         pending.batch = batch;
         pending.modern = era::modern_headers(&request.method, request.params);
         let mut verdict = Verdict::Allowed;
-        if request.method == "tools/call" {
-            let call = request.params.and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok());
-            pending.tool = call.map(|call| call.name.into());
+        if request.method == "tools/call" && !self.settings.tools.is_empty() {
+            pending.tool = tool_of(&pending.text).map(Into::into);
             verdict = self.tools.verdict(&self.settings.tools, pending.tool.as_deref());
         }
         if let Verdict::Refused(why) = verdict {
@@ -279,6 +273,13 @@ impl Session {
         let pending = self.pending.remove(&key)?;
         self.pending_bytes = self.pending_bytes.saturating_sub(pending.text.len());
         self.by_id.remove(&pending.id);
+        if self.pending.is_empty() && self.pending.capacity() > ROOM_KEPT {
+            // R8: memory does not stay at its peak.
+            self.pending.shrink_to(ROOM_KEPT);
+            self.by_id.shrink_to(ROOM_KEPT);
+            self.exchanges.shrink_to(ROOM_KEPT);
+            self.link.queue.shrink_to(ROOM_KEPT);
+        }
         Some(pending)
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::client::modern_post;
 use super::gone::status_says_session_gone;
+use super::life::Closing;
 use super::link::Item;
 use super::{Failure, Head, Level, Purpose, Session, Verb};
 use crate::era::ModernHeaders;
@@ -41,6 +42,9 @@ pub(super) struct Forwards {
 impl Session {
     /// Takes a message that wants no response.
     pub(super) fn hand_over(&mut self, text: Bytes, modern: Option<ModernHeaders>, only_generation: Option<u32>) {
+        if matches!(self.closing, Some(Closing::Goodbye | Closing::Done)) {
+            return; // the way to the server is closed already
+        }
         self.forwards.count += 1;
         self.forwards.bytes += text.len();
         let forward = Forward { text, modern, only_generation, generation: 0, in_session: false, repeats: 0 };

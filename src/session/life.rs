@@ -347,7 +347,7 @@ impl Session {
         if self.closing != Some(Closing::Draining) {
             return;
         }
-        let waits = self.pending.values().any(|pending| pending.origin == Origin::Client);
+        let waits = self.pending.values().any(|pending| pending.origin == Origin::Client && !pending.is_subscription());
         let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
         if !waits && !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
             self.stop_waiting();

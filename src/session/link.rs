@@ -33,6 +33,9 @@ const HEALTHY: Duration = Duration::from_secs(10);
 /// Resource subscriptions that are said again to a new session, and bytes of one; the same for the log level.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 const MAX_REPLAYED: usize = 16 * 1024;
+/// Bytes of an answer to `initialize` that is kept, to tell the next one from it.
+const MAX_KNOWN: usize = 256 * 1024;
+
 /// What waits for the session.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -316,7 +319,8 @@ impl Session {
         self.link.opened_at = self.now;
         let Some(pending) = self.remove(key) else { return };
         let news = self.link.known.as_deref() != Some(result.get());
-        self.link.known = Some(result.get().into());
+        // One that is too large to keep tells nothing later.
+        self.link.known = Some(if result.get().len() <= MAX_KNOWN { result.get() } else { "{}" }.into());
         self.link.phase = Phase::Opened;
         if origin == Origin::Client {
             self.respond(pending.batch, text);

@@ -46,8 +46,13 @@ pub(super) enum ListenState {
 }
 
 impl Listen {
-    pub(super) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         matches!(self.state, ListenState::Open(_))
+    }
+
+    /// It is open, or will be again in a moment.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self.state, ListenState::Off | ListenState::Refused)
     }
 
     fn exchange(&self) -> Option<ExchangeId> {

@@ -79,7 +79,7 @@ pub(super) struct Pending {
     pub(super) id: Id,
     pub(super) origin: Origin,
     pub(super) method: Box<str>,
-    /// The tool of a `tools/call`.
+    /// The tool of a `tools/call`, if there are rules about tools.
     pub(super) tool: Option<Box<str>>,
     /// The message as it goes to the server.
     pub(super) text: Bytes,

@@ -16,6 +16,7 @@ use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
 use super::server::Source;
 use super::timers::Timer;
+use super::tools::tool_of;
 use super::trouble::{Trouble, content_name};
 use super::{Content, ExchangeId, Failure, FailureKind, Head, Level, Purpose, Session};
 
@@ -34,6 +35,8 @@ const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
 const MAX_BUSY: u32 = 5;
 /// Times that one request may meet a lost session.
 const MAX_LOST_SESSIONS: u32 = 2;
+/// Errors that came again in a new session, before such words are no longer believed.
+const MAX_FALSE_ALARMS: u32 = 3;
 /// How long the answer to a request that was taken with 202 may take to come on the notification stream.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -145,7 +148,7 @@ impl Session {
     fn not_answered(&mut self, key: Key, head: &Head, body: &Bytes) {
         let empty = body.trim_ascii().is_empty();
         let legacy = self.pending.get(&key).is_some_and(|pending| pending.modern.is_none());
-        if empty && legacy && self.link.listen.is_open() && head.status == 202 {
+        if empty && legacy && self.link.listen.is_kept() && head.status == 202 {
             // Against the specification, but some servers answer on the notification stream.
             if let Some(pending) = self.pending.get_mut(&key) {
                 pending.state = State::Taken;
@@ -174,6 +177,7 @@ impl Session {
             && !handshake
             && self.link.had_session()
             && status_says_session_gone(head.status, body, pending.in_session)
+            && (head.status == 404 || self.is_about_the_session(key))
             && self.session_gone(key)
         {
             return;
@@ -299,7 +303,9 @@ impl Session {
     /// Whether carrying it out twice does no harm.
     fn is_safe(&self, key: Key) -> bool {
         self.pending.get(&key).is_some_and(|pending| {
-            pending.method_is_safe() || pending.tool.as_deref().is_some_and(|tool| self.tools.is_repeatable(tool))
+            pending.method_is_safe()
+                || (&*pending.method == "tools/call"
+                    && tool_of(&pending.text).is_some_and(|tool| self.tools.is_repeatable(&tool)))
         })
     }
 
@@ -420,6 +426,13 @@ impl Session {
             self.enqueue(Item::Request(key));
         }
         true
+    }
+
+    /// Words that seem to speak of a lost session: the same in a new session speak of something else, such as a tool's own.
+    pub(super) fn is_about_the_session(&mut self, key: Key) -> bool {
+        let again = self.pending.get(&key).is_some_and(|pending| pending.lost_sessions > 0);
+        self.link.false_alarms += u32::from(again);
+        !again && self.link.false_alarms < MAX_FALSE_ALARMS
     }
 
     /// A session is lost once, however many requests notice it.

@@ -21,8 +21,6 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bounds on the server's reconnection time (`retry:`): it is honoured between them.
 const RETRY_FLOOR: Duration = Duration::from_millis(100);
 const RETRY_CEILING: Duration = Duration::from_secs(60);
-/// Errors of one text that came again in a new session, before that text is believed to speak of something else.
-const MAX_FALSE_ALARMS: u32 = 3;
 
 /// Requests of the server that wait for the client.
 #[derive(Debug, Default)]
@@ -235,15 +233,11 @@ impl Session {
             && legacy
             && pending.in_session
             && !self.link.is_sse()
-            && self.link.false_alarms < MAX_FALSE_ALARMS
             && says_session_gone(error)
+            && self.is_about_the_session(key)
+            && self.session_gone(key)
         {
-            // The same words in a new session are not about the session.
-            if pending.lost_sessions > 0 {
-                self.link.false_alarms += 1;
-            } else if self.session_gone(key) {
-                return;
-            }
+            return;
         }
         if let Some(exchange) = self.pending.get(&key).and_then(Pending::exchange) {
             self.let_end(exchange);

@@ -36,7 +36,7 @@ pub struct ToolRules {
 }
 
 impl ToolRules {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.allow.is_empty() && self.ignore.is_empty() && !self.read_only
     }
 
@@ -141,6 +141,23 @@ struct MetaParams<'a> {
 struct Call<'a> {
     #[serde(borrow, default)]
     params: Option<MetaParams<'a>>,
+}
+
+#[derive(Deserialize)]
+struct NamedCall<'a> {
+    #[serde(borrow)]
+    params: NamedParams<'a>,
+}
+
+#[derive(Deserialize)]
+struct NamedParams<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+/// The tool that a `tools/call` names.
+pub(super) fn tool_of(text: &[u8]) -> Option<Cow<'_, str>> {
+    serde_json::from_slice::<NamedCall>(text).ok().map(|call| call.params.name)
 }
 
 impl Tools {

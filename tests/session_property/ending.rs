@@ -175,3 +175,14 @@ fn a_client_that_asks_more_than_can_be_held_is_read_no_further() {
     d.fails(&sent[0], FailureKind::Malformed, false);
     assert!(d.session.accepts_lines());
 }
+
+#[test]
+fn a_notification_stream_of_the_modern_era_does_not_hold_up_the_end() {
+    let mut d = Dialogue::new(settings());
+    d.says(&modern("1", "subscriptions/listen"));
+    let sent = d.one("subscriptions/listen");
+    d.opens(&sent);
+    d.input(Input::ClientGone);
+    assert_eq!(d.responses(), ["1 shutdown"]);
+    assert!(d.exited);
+}

@@ -456,3 +456,26 @@ fn failures_that_time_does_not_mend_are_errors_at_once() {
         }
     }
 }
+
+#[test]
+fn a_refusal_about_some_other_session_is_the_clients_answer_in_the_end() {
+    let body =
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"Invalid params: session_name is required"}}"#;
+    let mut d = Dialogue::ready(settings());
+    for round in 0..5 {
+        d.says(&call("1", "a"));
+        let sent = d.one("tools/call");
+        d.answer(&sent, 400, body);
+        if round < 3 {
+            let sent = d.one("initialize");
+            d.answers_initialize(&sent, "s2");
+            d.greets_again();
+            let sent = d.one("tools/call");
+            d.answer(&sent, 400, body);
+        }
+        let heard = d.hears();
+        let answer = heard.last().expect("an answer");
+        assert!(answer.contains("session_name is required") && answer.contains("\"id\":1"), "{answer}");
+        d.sends_nothing();
+    }
+}
