@@ -61,9 +61,10 @@ pub const HEADERS_TIMEOUT: Duration = Duration::from_secs(300);
 /// Idle connections that are kept, at about 33 KiB each. As many as calls are commonly in flight at one time: with fewer, steady load
 /// closes and opens connections all the time (measured: 64 in flight cost twice the CPU with 16).
 const MAX_IDLE: usize = 64;
-/// An idle connection is closed after this: just before the 60 s of common load balancers, so that no request meets one that the other
-/// side is closing.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+/// An idle connection is closed after this: just before the 5 s of Node's and uvicorn's servers (and so before the 60 s of load
+/// balancers). A request that meets a connection as the other side closes it may or may not have arrived, and one that changes
+/// something is then not repeated: a new handshake is the smaller loss.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// HTTP/2 PING on a connection without traffic, so that a dead peer is noticed on a quiet stream.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Wait for the answer to that PING.
