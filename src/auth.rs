@@ -27,6 +27,7 @@ mod document;
 mod error;
 pub mod grant;
 pub mod issuer;
+pub mod options;
 pub mod page;
 pub mod providers;
 pub mod redirect;

@@ -221,6 +221,8 @@ impl Hands {
                         self.saving = Some(tokio::spawn(save(state, memory, self.saving.take())));
                     }
                 }
+                // Nothing signs in yet.
+                Action::SignIn(_) => {}
                 Action::Log(level, text) => self.log(level, text),
                 Action::Exit => self.exit = true,
             }

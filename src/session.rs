@@ -34,6 +34,7 @@ mod recovery;
 mod renewal;
 mod resume;
 mod server;
+mod sign_in;
 mod timers;
 mod tools;
 mod trouble;
@@ -48,6 +49,7 @@ use crate::message::{self, Id};
 use crate::sse;
 
 pub use self::life::{Memory, Remembered};
+pub use self::sign_in::{SignIn, Wish};
 pub use self::tools::ToolRules;
 
 use self::batch::Batches;
@@ -177,6 +179,8 @@ pub enum Input {
         /// What happened.
         failure: Failure,
     },
+    /// News of the sign-in.
+    SignIn(SignIn),
     /// The clock jumped: the machine slept.
     Woke,
     /// A deadline came.
@@ -241,6 +245,8 @@ pub enum FailureKind {
     Redirect,
     /// A rule of ours refused.
     Policy,
+    /// There is no token, and none will come by waiting.
+    SignIn,
     /// HTTP or the event stream is broken.
     Malformed,
 }
@@ -258,6 +264,7 @@ impl FailureKind {
             Self::TooLarge => "too-large",
             Self::Redirect => "redirect",
             Self::Policy => "policy",
+            Self::SignIn => "sign-in",
             Self::Malformed => "malformed",
         }
     }
@@ -279,6 +286,8 @@ pub enum Action {
     Abort(ExchangeId),
     /// Keep this for the next run.
     Remember(Memory),
+    /// Ask something of the sign-in.
+    SignIn(Wish),
     /// Tell the person, on stderr.
     Log(Level, String),
     /// All is done: leave.
@@ -313,6 +322,8 @@ pub struct Outgoing {
     pub modern: Option<ModernHeaders>,
     /// `Last-Event-ID` of a GET.
     pub last_event_id: Option<Box<str>>,
+    /// Whether it may begin a sign-in when it is refused. The notification stream and the goodbye may not: nobody waits for them.
+    pub may_sign_in: bool,
 }
 
 /// For the log: verb, target and kind of session; no body, no ids.
@@ -450,6 +461,7 @@ impl Session {
             Input::Events { exchange, events } => self.on_events(exchange, events),
             Input::Ended { exchange, failure } => self.on_ended(exchange, failure),
             Input::Failed { exchange, failure } => self.on_failed(exchange, &failure),
+            Input::SignIn(_) => {}
             Input::Woke => self.on_woke(),
             Input::Tick => {}
         }

@@ -38,6 +38,7 @@ impl World {
                     assert!(self.running.remove(&exchange).is_some(), "only what runs is aborted");
                 }
                 Action::Exit => self.exited = true,
+                Action::SignIn(_) => {}
                 Action::Remember(_) | Action::Log(..) => {}
             }
         }

@@ -255,6 +255,7 @@ impl Session {
             version: self.link.version.clone(),
             modern: None,
             last_event_id: None,
+            may_sign_in: verb == Verb::Post,
         }
     }
 
@@ -328,5 +329,6 @@ pub(super) fn modern_post(body: Bytes, modern: Option<ModernHeaders>) -> Outgoin
         version: None,
         modern,
         last_event_id: None,
+        may_sign_in: true,
     }
 }

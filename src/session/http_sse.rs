@@ -19,7 +19,8 @@ impl Session {
     /// Opens the stream for the `initialize` with this key.
     pub(super) fn open_sse(&mut self, key: Key) {
         self.close_sse(None);
-        let outgoing = Outgoing { session_id: None, version: None, ..self.outgoing(Verb::Get, Bytes::new()) };
+        let outgoing =
+            Outgoing { session_id: None, version: None, may_sign_in: true, ..self.outgoing(Verb::Get, Bytes::new()) };
         let exchange = self.start(Purpose::SseStream, outgoing);
         self.link.transport = Transport::Sse { stream: Some(exchange), endpoint: None };
         self.timers.at(self.now + ENDPOINT_PATIENCE, Timer::Endpoint(exchange));

@@ -81,7 +81,7 @@ impl Session {
             return self.cut_off(key, None);
         }
         let last_event_id = pending.last_event_id.clone();
-        let mut outgoing = Outgoing { last_event_id, ..self.outgoing(Verb::Get, Bytes::new()) };
+        let mut outgoing = Outgoing { last_event_id, may_sign_in: true, ..self.outgoing(Verb::Get, Bytes::new()) };
         if pending.is_handshake() {
             // The session that is being opened has its id from the head of the stream that broke.
             outgoing.session_id.clone_from(&self.link.offered_session);

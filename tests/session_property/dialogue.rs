@@ -309,6 +309,7 @@ impl Dialogue {
                 Action::Remember(memory) => self.remembered = Some(memory),
                 Action::Log(_, text) => self.log.push(text),
                 Action::Exit => self.exited = true,
+                Action::SignIn(_) => {}
             }
         }
     }
