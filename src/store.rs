@@ -44,7 +44,8 @@ use ring::digest;
 use zeroize::Zeroizing;
 
 pub use contents::{
-    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PendingSignIn, Registration, Server, ServerKey, Tokens,
+    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PENDING_LIFETIME, PendingSignIn, Registration, Server,
+    ServerKey, Tokens,
 };
 pub use key::{CredentialStore, UnknownStore, Vault, VaultError};
 pub use lock::FileLock;
