@@ -91,13 +91,13 @@ fn authorizer(config: &Config, client: HttpClient, news: mpsc::UnboundedSender<S
 
 fn settings(config: &Config) -> Settings {
     let random = random();
-    let piped = config.drain == cli::DRAIN && !io::stdin().is_terminal() && !io::stdout().is_terminal();
+    let piped = !io::stdin().is_terminal() && !io::stdout().is_terminal();
     Settings {
         server: config.server.host_str().map_or_else(|| "the server".into(), str::to_owned),
         strategy: config.transport,
         initialize_timeout: config.initialize_timeout,
         request_timeout: config.request_timeout,
-        drain: if piped { PIPED_DRAIN } else { config.drain },
+        drain: config.drain.unwrap_or(if piped { PIPED_DRAIN } else { cli::DRAIN }),
         keep_alive: config.keep_alive,
         tools: config.tool_rules.clone(),
         nonce: format!("{random:016x}"),
@@ -126,6 +126,7 @@ fn http_options(config: &Config, env_ca_file: Option<std::path::PathBuf>) -> Htt
         body_timeout: config.body_timeout,
         cookies: config.cookies,
         allow_http: config.allow_http,
+        allow_private_address: config.allow_private_address,
         max_body: config.max_message,
         ..HttpOptions::default()
     }
