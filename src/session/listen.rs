@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::gone::status_says_session_gone;
 use super::link::Phase;
 use super::timers::Timer;
-use super::{ExchangeId, Failure, Head, Level, Outgoing, Purpose, Session, Verb};
+use super::{ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
 use crate::sse::IdChange;
 
 /// Pause before it is opened again, doubled with each failure, and its ceiling.
@@ -117,6 +117,11 @@ impl Session {
     }
 
     pub(super) fn listen_over(&mut self, failure: Option<&Failure>) {
+        if failure.is_some_and(|failure| failure.kind == FailureKind::SignIn) {
+            // Nobody waits for it. After a sign-in it is opened again.
+            self.link.listen.state = ListenState::Refused;
+            return self.head_start_over(self.link.generation);
+        }
         if let Some(failure) = failure {
             self.log(Level::Debug, format!("the notification stream broke: {}", failure.message));
         } else if self.link.listen.is_open() && self.link.listen.spoke {
@@ -161,6 +166,14 @@ impl Session {
             Phase::Lost if self.link.initialize.is_some() => self.reopen(),
             Phase::Ready | Phase::HeadStart if self.link.listen.state == ListenState::Waiting => self.start_listen(),
             _ => {}
+        }
+    }
+
+    /// A server that did not give it to us may do so by now; one that has none has none.
+    pub(super) fn listen_after_sign_in(&mut self) {
+        let listen = &self.link.listen;
+        if self.link.phase == Phase::Ready && listen.state == ListenState::Refused && !listen.unknown {
+            self.start_listen();
         }
     }
 

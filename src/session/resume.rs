@@ -9,7 +9,7 @@ use super::pending::{Key, State};
 use super::recovery::{BACKOFF_MOST, PATIENCE};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{Failure, Head, Outgoing, Purpose, Session, Verb};
+use super::{Failure, FailureKind, Head, Outgoing, Purpose, Session, Verb};
 
 /// Pause before a stream is resumed when the server names none, and after [`MANY_RESUMES`].
 const RESUME_PAUSE: Duration = Duration::from_millis(200);
@@ -81,7 +81,8 @@ impl Session {
             return self.cut_off(key, None);
         }
         let last_event_id = pending.last_event_id.clone();
-        let mut outgoing = Outgoing { last_event_id, may_sign_in: true, ..self.outgoing(Verb::Get, Bytes::new()) };
+        let may_sign_in = self.may_sign_in(key);
+        let mut outgoing = Outgoing { last_event_id, may_sign_in, ..self.outgoing(Verb::Get, Bytes::new()) };
         if pending.is_handshake() {
             // The session that is being opened has its id from the head of the stream that broke.
             outgoing.session_id.clone_from(&self.link.offered_session);
@@ -90,6 +91,7 @@ impl Session {
         let exchange = self.start(Purpose::Resume(key), outgoing);
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Resuming(exchange);
+            pending.held_at = None;
             pending.stream_spoke = false;
         }
     }
@@ -111,6 +113,9 @@ impl Session {
     pub(super) fn resume_failed(&mut self, key: Key, failure: &Failure) {
         if failure.kind.is_network() && self.resume_again(key) {
             return;
+        }
+        if failure.kind == FailureKind::SignIn {
+            return self.fail(key, &Trouble::of(failure));
         }
         self.cut_off(key, Some(failure));
     }

@@ -44,15 +44,16 @@ pub(super) struct ServerRequest {
 
 impl ServerRequests {
     /// A request came. Gives the id that the client shall see, if it must be another.
-    fn add(&mut self, id: &Id, generation: u32, nonce: &str) -> Option<Id> {
+    /// `taken`: a question of ours bears this id.
+    fn add(&mut self, id: &Id, generation: u32, nonce: &str, taken: bool) -> Option<Id> {
         if self.open.len() >= MAX_SERVER_REQUESTS
             && let Some((_, oldest)) = self.order.pop_first()
         {
             self.take(&oldest);
         }
         self.arrived += 1;
-        let renamed =
-            self.open.contains_key(id).then(|| Id::String(format!("mcp-drawbridge-{nonce}-s{}", self.arrived).into()));
+        let renamed = (taken || self.open.contains_key(id))
+            .then(|| Id::String(format!("mcp-drawbridge-{nonce}-s{}", self.arrived).into()));
         if let Some(alias) = &renamed {
             self.aliases.insert(id.clone(), alias.clone());
         }
@@ -73,6 +74,11 @@ impl ServerRequests {
             self.aliases.remove(original);
         }
         Some(known)
+    }
+
+    /// The client knows a question by this id.
+    pub(super) fn is_open(&self, client_id: &Id) -> bool {
+        self.open.contains_key(client_id)
     }
 
     /// All of them, when their session is gone.
@@ -195,7 +201,13 @@ impl Session {
         match message {
             Message::Response(response) => self.server_response(from, &response, text),
             Message::Request(request) => self.server_request(from, &request, text),
-            Message::Notification(notification) => self.server_notification(&notification, text),
+            Message::Notification(notification) => {
+                let acknowledged = notification.method == "notifications/subscriptions/acknowledged";
+                self.server_notification(&notification, text);
+                if let (true, Source::Answer(key)) = (acknowledged, from) {
+                    self.subscriber_is_ready(key);
+                }
+            }
         }
     }
 
@@ -279,7 +291,8 @@ impl Session {
             return self.log(Level::Warn, "dropped a request from the server: its protocol version has none");
         }
         let generation = owner.map_or(self.link.generation, |pending| pending.generation);
-        let text = match self.server_requests.add(&request.id, generation, &self.settings.nonce) {
+        let taken = self.sign_in.elicitations.is_open(&request.id);
+        let text = match self.server_requests.add(&request.id, generation, &self.settings.nonce, taken) {
             Some(renamed) => message::with_id(&text, &renamed).unwrap_or(text),
             None => text,
         };
@@ -295,11 +308,14 @@ impl Session {
                     .params
                     .and_then(|params| serde_json::from_str::<Cancelled>(params.get()).ok())
                     .and_then(|params| Id::from_json(params.request_id.get()));
+                let ours = id.as_ref().is_some_and(|id| self.sign_in.elicitations.is_open(id));
                 if let Some(client_id) = id.and_then(|id| self.server_requests.client_id(&id)) {
                     let known = self.server_requests.take(&client_id);
                     if known.is_some_and(|known| known.original.is_some()) {
                         text = cancelled(&client_id, "the server needs no answer any more");
                     }
+                } else if ours {
+                    return; // a question of the bridge is not the server's to call off
                 }
             }
             _ => {}
