@@ -18,6 +18,10 @@ pub(super) struct Running {
     pub(super) is_resume: bool,
     pub(super) is_initialize: bool,
     pub(super) opened: bool,
+    /// What it carries was answered by another way.
+    pub(super) answered: bool,
+    /// It was refused, and waits for a sign-in since then.
+    pub(super) held: Option<Duration>,
 }
 
 /// Numbers that make what the server asks recognisable.

@@ -14,7 +14,8 @@ use crate::era;
 use crate::message;
 
 /// Revisions with a handshake. A client of one of them is answered in its own, any other in the last.
-const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", LAST];
+const LAST: &str = "2025-11-25";
 /// Characters of a client's name that the sign-in's page shows.
 const MAX_NAME: usize = 100;
 /// The key of a modern client's name (2026-07-28 "`_meta`").
@@ -53,7 +54,7 @@ impl Session {
             return true;
         }
         let version = self.link.requested.as_deref().unwrap_or_default();
-        let version = LEGACY.iter().copied().find(|known| *known == version).unwrap_or(LEGACY[LEGACY.len() - 1]);
+        let version = LEGACY.iter().copied().find(|known| *known == version).unwrap_or(LAST);
         let server = &self.settings.server;
         let host = server.split('/').next().unwrap_or(server);
         let list = r#"{"listChanged":true}"#;
@@ -68,6 +69,7 @@ impl Session {
         );
         let answered = self.answer_early(key, &result, version == era::BATCHING);
         self.sign_in.shown |= answered;
+        self.sign_in.offered |= answered; // by its name
         answered
     }
 

@@ -29,12 +29,14 @@ struct SubscribeParams {
 }
 
 /// The filter of a subscription. A member of another type asks for nothing.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Deserialize)]
 struct Wanted {
-    tools_list_changed: serde_json::Value,
-    resources_list_changed: serde_json::Value,
-    prompts_list_changed: serde_json::Value,
+    #[serde(default, rename = "toolsListChanged")]
+    tools: serde_json::Value,
+    #[serde(default, rename = "resourcesListChanged")]
+    resources: serde_json::Value,
+    #[serde(default, rename = "promptsListChanged")]
+    prompts: serde_json::Value,
 }
 
 impl Session {
@@ -167,11 +169,7 @@ impl Session {
         let Ok(listen) = serde_json::from_slice::<Subscribe>(&pending.text) else { return };
         let id = pending.id.to_json();
         let wants = listen.params.notifications;
-        for (wanted, what) in [
-            (wants.tools_list_changed, "tools"),
-            (wants.resources_list_changed, "resources"),
-            (wants.prompts_list_changed, "prompts"),
-        ] {
+        for (wanted, what) in [(wants.tools, "tools"), (wants.resources, "resources"), (wants.prompts, "prompts")] {
             if wanted == true {
                 let text = format!(
                     "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{what}/list_changed\",\"params\":{{\"_meta\":{{\"io.modelcontextprotocol/subscriptionId\":{id}}}}}}}"

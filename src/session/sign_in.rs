@@ -23,7 +23,7 @@ use super::elicitation::Elicitations;
 use super::life::Closing;
 use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
-use super::sign_in_tool::Asked;
+use super::sign_in_tool::{self, Asked};
 use super::timers::Timer;
 use super::trouble::Trouble;
 use super::{Action, ExchangeId, FailureKind, Purpose, Session};
@@ -108,6 +108,11 @@ pub(super) struct SigningIn {
 impl SigningIn {
     pub(super) fn is_wanted(&self) -> bool {
         matches!(self.stage, Stage::Wanted { .. })
+    }
+
+    /// The tool was shown, or there was reason to: what is pasted into it is ours, however late.
+    pub(super) fn is_spoken_of(&self) -> bool {
+        self.offered || self.wanted_once || matches!(self.stage, Stage::Ended { .. })
     }
 
     /// A person was asked and is not done, or said no: the client can be helped by the tool.
@@ -247,7 +252,8 @@ impl Session {
                 None => self.sign_in.shown = true,
             }
         }
-        if &*pending.method == "tools/list" {
+        // A server that has a tool of that name keeps it: what a person pastes must not go there.
+        if &*pending.method == "tools/list" && !self.tools.knows(sign_in_tool::NAME) {
             self.sign_in_list(pending, trouble)
         } else {
             trouble.response(&pending.id)

@@ -49,7 +49,7 @@ struct Arguments {
 impl Session {
     /// Whether a `tools/call` is for the bridge: it showed the tool, or could have, and the server has none of that name.
     pub(super) fn is_sign_in_call(&self, params: Option<&RawValue>) -> bool {
-        (self.sign_in.offered || self.sign_in.is_open())
+        self.sign_in.is_spoken_of()
             && !self.tools.knows(NAME)
             && params
                 .and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok())
@@ -91,6 +91,7 @@ impl Session {
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::SignIn;
         }
+        self.sign_in.offered = true;
         let arguments = params
             .and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok())
             .and_then(|call| call.arguments)
