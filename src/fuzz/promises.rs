@@ -74,6 +74,7 @@ impl World {
                     None => &mut self.nulls,
                 };
                 count.got += 1;
+                assert!(response.outcome.is_well_formed(), "a strict client drops this: {response:?}");
                 let id = response.id.as_ref().map(Id::to_json);
                 for running in self.running.values_mut().filter(|running| running.id == id) {
                     running.is_initialize = false; // its stream may stay open for a while

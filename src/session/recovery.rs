@@ -184,7 +184,7 @@ impl Session {
             return;
         }
         let error = rpc_error(body);
-        if handshake && self.fall_back(key, head, error.as_ref().map(|(code, _)| *code), body) {
+        if handshake && self.fall_back(key, head, error.as_ref(), body) {
             return;
         }
         if handshake && matches!(head.status, 401 | 403) && self.is_wanted_by_now(key) {
@@ -193,7 +193,7 @@ impl Session {
         if self.wait_for_server(key, head) {
             return;
         }
-        let trouble = self.status_trouble(head, body, error.map(|(_, text)| text));
+        let trouble = self.status_trouble(head, body, error.and_then(|(_, text)| text));
         if matches!(head.status, 429 | 502..=504) && (self.is_lasting(key) || self.goes_on(key, &trouble)) {
             let pause = self.backoff(key);
             return self.repeat_at(key, pause);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::gone::says_session_gone;
 use super::pending::{Key, Origin, Pending};
-use super::trouble::Trouble;
+use super::trouble::{MAX_QUOTE, Trouble, printable};
 use super::{ExchangeId, Level, Purpose, Session};
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::sse::{Event, IdChange};
@@ -110,6 +110,12 @@ pub(super) enum Source {
 struct Cancelled<'a> {
     #[serde(borrow, rename = "requestId")]
     request_id: &'a RawValue,
+}
+
+/// What can be read of an error that is none.
+#[derive(Deserialize)]
+struct ErrorWords {
+    message: Option<String>,
 }
 
 impl Session {
@@ -219,9 +225,26 @@ impl Session {
             None => text,
         };
         match key {
-            Some(key) => self.answered(key, response.outcome, text),
+            Some(key) if response.outcome.is_well_formed() => self.answered(key, response.outcome, text),
+            Some(key) => self.answered_badly(key, response.outcome),
             None => self.log(Level::Warn, "dropped a response from the server that no request waits for"),
         }
+    }
+
+    /// The answer is one that strict clients drop: they get one that they can read.
+    fn answered_badly(&mut self, key: Key, outcome: Outcome<'_>) {
+        let server = &self.settings.server;
+        let Outcome::Error(error) = outcome else {
+            let trouble = Trouble::new("bad-json", format!("the result that {server} gave is not an object"));
+            return self.fail(key, &trouble.hint("the fault is on the server's side"));
+        };
+        let Some(pending) = self.pending.get(&key) else { return };
+        let words = serde_json::from_str::<ErrorWords>(error.get()).ok().and_then(|error| error.message);
+        let words = words.map(|words| format!("; it says: \"{}\"", printable(&words, MAX_QUOTE))).unwrap_or_default();
+        let trouble = Trouble::new("bad-json", format!("{server} answered with a malformed error{words}"));
+        let text = trouble.hint("the fault is on the server's side").response(&pending.id);
+        // It may still say that the session is gone.
+        self.answered(key, outcome, text);
     }
 
     /// The request that a response is for: only one that was sent can have one.
