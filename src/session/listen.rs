@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::gone::status_says_session_gone;
 use super::link::Phase;
+use super::resume::idle_pause;
 use super::timers::Timer;
 use super::{ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
 use crate::sse::IdChange;
@@ -14,6 +15,8 @@ use crate::sse::IdChange;
 /// Pause before it is opened again, doubled with each failure, and its ceiling.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 pub(super) const PAUSE_MOST: Duration = Duration::from_secs(30);
+/// Longest pause for a stream that the server ends again and again without a message.
+const IDLE_PAUSE_MOST: Duration = Duration::from_secs(10);
 /// A stream that lived this long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` that is honoured.
@@ -30,6 +33,8 @@ pub(super) struct Listen {
     was_open: bool,
     /// The current stream brought something.
     spoke: bool,
+    /// Streams in a row that brought no message, ids and reconnection times apart.
+    idle_streams: u32,
     /// The server has no such stream at all (405).
     unknown: bool,
 }
@@ -62,8 +67,11 @@ impl Listen {
         }
     }
 
-    pub(super) fn heard(&mut self, id: Option<IdChange>, retry: Option<Duration>) {
+    pub(super) fn heard(&mut self, id: Option<IdChange>, retry: Option<Duration>, is_message: bool) {
         self.spoke = true;
+        if is_message {
+            self.idle_streams = 0;
+        }
         self.retry = retry.or(self.retry);
         match id {
             Some(IdChange::Set(id)) => self.last_event_id = Some(id),
@@ -126,8 +134,12 @@ impl Session {
             self.log(Level::Debug, format!("the notification stream broke: {}", failure.message));
         } else if self.link.listen.is_open() && self.link.listen.spoke {
             // A server that ends its streams in good order wants to be asked from time to time (2025-11-25 "Sending Messages").
-            self.link.listen.failures = 0;
-            return self.listen_at(self.link.listen.retry.unwrap_or(PAUSE));
+            let listen = &mut self.link.listen;
+            listen.failures = 0;
+            let idle = idle_pause(listen.idle_streams, IDLE_PAUSE_MOST);
+            listen.idle_streams = listen.idle_streams.saturating_add(1);
+            let pause = listen.retry.unwrap_or(PAUSE).max(idle);
+            return self.listen_at(pause);
         }
         self.listen_later(None);
     }

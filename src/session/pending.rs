@@ -126,6 +126,8 @@ pub(super) struct Pending {
     pub(super) resumes: u32,
     /// Resumed streams in a row that brought nothing.
     pub(super) empty_resumes: u32,
+    /// Streams in a row that brought no message, ids and reconnection times apart.
+    pub(super) idle_streams: u32,
     /// The current stream brought something.
     pub(super) stream_spoke: bool,
     /// It had an answer stream, if only once.
@@ -162,6 +164,7 @@ impl Pending {
             retry: None,
             resumes: 0,
             empty_resumes: 0,
+            idle_streams: 0,
             stream_spoke: false,
             had_stream: false,
         }

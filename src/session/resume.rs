@@ -19,6 +19,14 @@ const MANY_RESUMES: u32 = 20;
 /// Resumed streams in a row that bring nothing, before the request is given up.
 const MAX_EMPTY_RESUMES: u32 = 5;
 
+/// The least pause after so many streams in a row that brought no message, whatever short time the server names: at most `most`.
+pub(super) fn idle_pause(streams: u32, most: Duration) -> Duration {
+    match streams / MANY_RESUMES {
+        0 => Duration::ZERO,
+        times => RESUME_PAUSE_LATER.saturating_mul(1 << (times - 1).min(8)).min(most),
+    }
+}
+
 impl Session {
     /// The answer stream of a request ended without its answer.
     pub(super) fn stream_over(&mut self, key: Key, failure: Option<&Failure>) {
@@ -61,7 +69,9 @@ impl Session {
         } else {
             RESUME_PAUSE.saturating_mul(pending.empty_resumes + 1)
         };
-        let pause = pending.retry.unwrap_or(own);
+        let idle = idle_pause(pending.idle_streams, RESUME_PAUSE_LATER);
+        pending.idle_streams = pending.idle_streams.saturating_add(1);
+        let pause = pending.retry.unwrap_or(own).max(idle);
         self.resume_at(key, pause);
     }
 

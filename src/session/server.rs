@@ -127,6 +127,8 @@ impl Session {
 
     fn on_event(&mut self, exchange: ExchangeId, event: Event) {
         let retry = event.retry.map(|ms| Duration::from_millis(ms).clamp(RETRY_FLOOR, RETRY_CEILING));
+        let is_message =
+            event.name.as_deref().is_none_or(|name| name == "message") && !event.data.trim_ascii().is_empty();
         let mut from = Source::Stream;
         match self.exchanges.get(&exchange) {
             None => return,
@@ -134,6 +136,9 @@ impl Session {
                 from = Source::Answer(*key);
                 if let Some(pending) = self.pending.get_mut(key) {
                     pending.stream_spoke = true;
+                    if is_message {
+                        pending.idle_streams = 0;
+                    }
                     pending.retry = retry.or(pending.retry);
                     match event.id {
                         Some(IdChange::Set(id)) => pending.last_event_id = Some(id),
@@ -142,7 +147,7 @@ impl Session {
                     }
                 }
             }
-            Some(Purpose::Listen) => self.link.listen.heard(event.id, retry),
+            Some(Purpose::Listen) => self.link.listen.heard(event.id, retry, is_message),
             Some(Purpose::SseStream) => {
                 if event.name.as_deref() == Some("endpoint") {
                     return self.on_endpoint(exchange, &event.data);
@@ -152,7 +157,7 @@ impl Session {
             Some(_) => {}
         }
         // Other event types are not MCP's; an event without data only carries an id or a reconnection time.
-        if event.name.as_deref().is_none_or(|name| name == "message") && !event.data.trim_ascii().is_empty() {
+        if is_message {
             self.server_text(from, event.data);
         }
     }
