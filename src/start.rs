@@ -119,6 +119,7 @@ fn settings(config: &Config) -> Settings {
         tools: config.tool_rules.clone(),
         nonce: format!("{random:016x}"),
         seed: random,
+        ..Settings::default()
     }
 }
 
