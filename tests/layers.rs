@@ -36,6 +36,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
         ("auth::issuer", Pure),
         ("auth::options", Pure),
     ],
+    &[("credentials::command::words", Pure), ("credentials::command::output", Pure)],
     &[
         ("store::contents", Pure),
         ("store::secret_text", Pure),
@@ -45,6 +46,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     ],
     &[("session", Pure), ("http", Doing), ("store", Doing)],
     &[("auth", Doing)],
+    &[("credentials", Doing)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
     &[("log", Doing), ("bridge", Doing)],
     &[("start", Doing)],
