@@ -46,7 +46,8 @@ use zeroize::Zeroizing;
 
 pub use choice::{CredentialStore, UnknownStore};
 pub use contents::{
-    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PendingSignIn, Registration, Server, ServerKey, Tokens,
+    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PENDING_LIFETIME, PendingSignIn, Registration, Server,
+    ServerKey, Tokens,
 };
 pub use key::{Vault, VaultError};
 pub use lock::FileLock;
