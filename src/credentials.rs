@@ -1,6 +1,8 @@
 //! What a request to the MCP server carries to show who asks (product rules A7, A9): nothing, a header of the user's, or a token that is got and
 //! renewed by signing in.
 
+pub mod command;
+
 use std::time::Duration;
 
 use http::HeaderValue;
