@@ -2,24 +2,30 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use tokio::sync::mpsc;
 
+use crate::auth::{self, Authorizer};
 use crate::bridge;
 use crate::cli::{self, Config, UsageError};
+use crate::credentials::Credentials;
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::message::{self, Message, Parsed};
 use crate::secret::SafeUrl;
-use crate::session::{Session, Settings};
+use crate::session::{Session, Settings, SignIn};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
+use crate::store::{CredentialStore, Store};
 use crate::transport::Transport;
 
 /// How long piped scripts that closed stdin may wait for their answers (S5), unless `--drain` says otherwise.
 const PIPED_DRAIN: Duration = Duration::from_secs(30);
+/// How long the end of the process waits for tokens that are on their way to the store.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long a program that was started with wrong arguments waits for a first request to answer.
 const FIRST_REQUEST: Duration = Duration::from_secs(3);
 /// Bytes of that request.
@@ -60,24 +66,38 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         config.state_dir.as_deref().map(|directory| StateFile::new(directory, &config.server, &names.join(",")));
     let memory = state.as_ref().and_then(StateFile::load);
     let (sender, events) = mpsc::channel(bridge::CHANNEL);
-    let transport = Transport::new(client, config.server.clone(), &headers, config.max_message, sender);
+    let (tell, news) = mpsc::unbounded_channel();
+    let credentials = if headers.contains_key(AUTHORIZATION) {
+        Credentials::Static
+    } else {
+        Credentials::SignIn(authorizer(config, client.clone(), tell))
+    };
+    let server = config.server.clone();
+    let transport = Transport::new(client, credentials.clone(), server, &headers, config.max_message, sender);
     let settings = settings(config);
     let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
     let session = Session::new(settings, memory);
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
-    bridge::run(session, transport, events, lines, output, state, limits).await?;
-    Ok(())
+    let outcome = bridge::run(session, transport, bridge::Sources { events, news }, lines, output, state, limits).await;
+    credentials.settle(SETTLE).await;
+    Ok(outcome?)
+}
+
+fn authorizer(config: &Config, client: HttpClient, news: mpsc::UnboundedSender<SignIn>) -> Authorizer {
+    let store = Store::new(config.state_dir.as_deref(), CredentialStore::Auto);
+    let options = Arc::new(auth::options::Options::default());
+    Authorizer::new(client, config.server.clone(), config.server_text.clone(), options, store, news)
 }
 
 fn settings(config: &Config) -> Settings {
     let random = random();
-    let piped = config.drain == cli::DRAIN && !io::stdin().is_terminal() && !io::stdout().is_terminal();
+    let piped = !io::stdin().is_terminal() && !io::stdout().is_terminal();
     Settings {
         server: config.server.host_str().map_or_else(|| "the server".into(), str::to_owned),
         strategy: config.transport,
         initialize_timeout: config.initialize_timeout,
         request_timeout: config.request_timeout,
-        drain: if piped { PIPED_DRAIN } else { config.drain },
+        drain: config.drain.unwrap_or(if piped { PIPED_DRAIN } else { cli::DRAIN }),
         keep_alive: config.keep_alive,
         tools: config.tool_rules.clone(),
         nonce: format!("{random:016x}"),
@@ -106,6 +126,7 @@ fn http_options(config: &Config, env_ca_file: Option<std::path::PathBuf>) -> Htt
         body_timeout: config.body_timeout,
         cookies: config.cookies,
         allow_http: config.allow_http,
+        allow_private_address: config.allow_private_address,
         max_body: config.max_message,
         ..HttpOptions::default()
     }

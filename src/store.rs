@@ -24,6 +24,7 @@
 //! Functions that are not `async` may block for the time that their documentation names: call them on a thread where
 //! that does no harm, or use [`Store::snapshot`] and [`Store::update`].
 
+mod choice;
 mod contents;
 mod files;
 pub mod import;
@@ -43,10 +44,12 @@ use std::time::Duration;
 use ring::digest;
 use zeroize::Zeroizing;
 
+pub use choice::{CredentialStore, UnknownStore};
 pub use contents::{
-    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PendingSignIn, Registration, Server, ServerKey, Tokens,
+    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PENDING_LIFETIME, PendingSignIn, Registration, Server,
+    ServerKey, Tokens,
 };
-pub use key::{CredentialStore, UnknownStore, Vault, VaultError};
+pub use key::{Vault, VaultError};
 pub use lock::FileLock;
 pub use sealed::{Key, KeyId, KeyPlace};
 
