@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::mpsc;
 
-use crate::auth::{self, Authorizer};
+use crate::auth::Authorizer;
 use crate::bridge;
 use crate::cli::{self, Config, UsageError};
 use crate::credentials::Credentials;
@@ -19,7 +19,7 @@ use crate::secret::SafeUrl;
 use crate::session::{Session, Settings, SignIn};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
-use crate::store::{CredentialStore, Store};
+use crate::store::Store;
 use crate::transport::Transport;
 
 /// How long piped scripts that closed stdin may wait for their answers (S5), unless `--drain` says otherwise.
@@ -84,8 +84,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
 }
 
 fn authorizer(config: &Config, client: HttpClient, news: mpsc::UnboundedSender<SignIn>) -> Authorizer {
-    let store = Store::new(config.state_dir.as_deref(), CredentialStore::Auto);
-    let options = Arc::new(auth::options::Options::default());
+    let store = Store::new(config.state_dir.as_deref(), config.credential_store);
+    let options = Arc::new(config.auth.clone());
     Authorizer::new(client, config.server.clone(), config.server_text.clone(), options, store, news)
 }
 
