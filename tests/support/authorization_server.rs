@@ -68,7 +68,7 @@ impl Default for Rules {
 pub enum Endpoint {
     /// At the MCP server (RFC 9728).
     ResourceMetadata,
-    /// RFC 8414 and OpenID Connect Discovery, whatever was found.
+    /// RFC 8414 and `OpenID` Connect Discovery, whatever was found.
     Metadata,
     Register,
     /// One GET is one tab.
@@ -96,6 +96,8 @@ pub struct Counts {
     pub dead: usize,
     /// Tokens that were revoked by their owner.
     pub revocations: usize,
+    /// Requests that the MCP server answered with 401.
+    pub unauthorized: usize,
 }
 
 impl Counts {
@@ -305,11 +307,6 @@ impl Authority {
         self.shared.state().clients.clear();
     }
 
-    /// Whether the login that a token belongs to is alive.
-    pub fn takes(&self, access_token: &str) -> bool {
-        scope_of(&self.shared, access_token).is_some()
-    }
-
     /// The scopes of the last grant by code.
     pub fn last_scope(&self) -> String {
         self.shared.state().granted.last().cloned().unwrap_or_default()
@@ -388,6 +385,7 @@ fn guard(shared: &Shared, call: &Call, issuer: &str, origin: &str) -> Option<Rep
         return Some(Reply::json(200, document.to_string()));
     }
     let challenge = |status, what: &str| {
+        shared.state().counts.unauthorized += usize::from(status == 401);
         let field = format!("Bearer {what}resource_metadata=\"{metadata}\"");
         Reply::response(status, &[("WWW-Authenticate", &field), ("Content-Type", "application/json")], "{}")
     };

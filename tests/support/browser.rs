@@ -44,9 +44,10 @@ pub fn with_browser(setup: Setup) -> Setup {
 }
 
 impl Browser {
-    /// A browser that goes wherever a tab leads, at once.
+    /// A browser that goes wherever a new tab leads, at once.
     pub fn eager(home: &Arc<TempDir>) -> Self {
         let mut browser = Self::idle(home);
+        browser.visited.store(browser.tabs().len(), Ordering::Relaxed);
         let (tabs, stop, visited) = (browser.tabs.clone(), Arc::clone(&browser.stop), Arc::clone(&browser.visited));
         browser.thread = Some(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {

@@ -206,6 +206,12 @@ impl Reply {
         self.step(Step::Do(Box::new(what)))
     }
 
+    /// The steps and the end of another reply after these.
+    pub fn followed_by(mut self, other: Self) -> Self {
+        self.steps.extend(other.steps);
+        Self { steps: self.steps, ..other }
+    }
+
     /// Never goes on; ends when the other side closes.
     pub fn hold(self) -> Self {
         self.step(Step::Hold)
