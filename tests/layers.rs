@@ -47,7 +47,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     &[("auth", Doing)],
     &[("credentials", Doing)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
-    &[("log", Doing), ("bridge", Doing)],
+    &[("log", Doing), ("bridge", Doing), ("errand", Doing)],
     &[("start", Doing)],
     &[("main", Doing), ("fuzz", Checking)],
 ];

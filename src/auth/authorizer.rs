@@ -15,6 +15,7 @@
 
 mod begin;
 mod discover;
+mod errand;
 mod login;
 mod manual;
 mod renew;
@@ -40,6 +41,7 @@ use crate::secret::Secret;
 use crate::session::{SignIn, Wish};
 use crate::store::{ServerKey, Store, StoreError};
 
+pub use self::errand::{Errand, Messenger};
 pub use self::manual::{LoggedIn, LoggedOut};
 
 /// Sign-ins and step-ups that one request may cause (A3).
@@ -87,6 +89,8 @@ struct Inner {
     stage: watch::Sender<Stage>,
     /// The user wants the browser to be opened.
     wanted: Notify,
+    /// Asks token endpoints in a process of its own.
+    messenger: Option<Messenger>,
     /// Answers of a token endpoint that are under way: the process should not end before they are stored.
     redeeming: watch::Sender<usize>,
 }
@@ -131,7 +135,7 @@ enum Job {
 
 impl Authorizer {
     /// For one server. Nothing happens yet: neither the store nor the network is touched. `server_text` is the URL as the user typed it;
-    /// news of sign-ins go to `news`.
+    /// news of sign-ins go to `news`; `messenger` asks token endpoints, this process does where there is none.
     pub fn new(
         http: HttpClient,
         server: Url,
@@ -139,6 +143,7 @@ impl Authorizer {
         options: Arc<Options>,
         store: Store,
         news: mpsc::UnboundedSender<SignIn>,
+        messenger: Option<Messenger>,
     ) -> Self {
         let key = ServerKey { server: server_text, profile: options.profile.clone() };
         let inner = Inner {
@@ -151,6 +156,7 @@ impl Authorizer {
             state: Mutex::default(),
             stage: watch::Sender::new(Stage::Off),
             wanted: Notify::new(),
+            messenger,
             redeeming: watch::Sender::new(0),
         };
         Self { inner: Arc::new(inner) }
