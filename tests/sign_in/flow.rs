@@ -238,7 +238,7 @@ fn a_denied_sign_in_is_answered() {
 fn more_scope_is_asked_for_when_a_tool_wants_it() {
     let server = Protected::start();
     let home = signed_in(&server);
-    let browser = Browser::eager(&home);
+    let _browser = Browser::eager(&home);
     let mut bridge = bridge(&server, &home).start();
     bridge.handshake();
     let id = bridge.call(STEP_UP_TOOL, &json!({}));

@@ -7,5 +7,6 @@
 mod support;
 
 mod flow;
+mod many;
 mod renewal;
 mod rig;
