@@ -251,6 +251,14 @@ impl Authorizer {
         Ok(Verdict::Repeat)
     }
 
+    /// Waits until a sign-in by a person is under way.
+    pub async fn person_wanted(&self) {
+        let mut stage = self.inner.stage.subscribe();
+        if stage.wait_for(|stage| *stage != Stage::Off).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What the session wants of the sign-in. Returns at once.
     pub fn wish(&self, wish: Wish) {
         match wish {
