@@ -20,6 +20,7 @@ pub mod bridge;
 pub mod cli;
 pub mod credentials;
 pub mod era;
+pub mod errand;
 pub mod framing;
 #[doc(hidden)]
 pub mod fuzz;

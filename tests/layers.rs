@@ -36,6 +36,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
         ("auth::issuer", Pure),
         ("auth::options", Pure),
     ],
+    &[("credentials::command::words", Pure), ("credentials::command::output", Pure)],
     &[
         ("store::contents", Pure),
         ("store::secret_text", Pure),
@@ -47,7 +48,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     &[("auth", Doing)],
     &[("credentials", Doing)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
-    &[("log", Doing), ("bridge", Doing)],
+    &[("log", Doing), ("bridge", Doing), ("errand", Doing)],
     &[("start", Doing)],
     &[("main", Doing), ("fuzz", Checking)],
 ];
