@@ -248,7 +248,8 @@ pub fn token_set(answer: &Answer, context: &Context<'_>) -> Result<TokenSet, Aut
         let message = format!("{what} has an access_token that cannot go into a header (RFC 6750 section 2.1)");
         return Err(refuse("token-syntax", message));
     }
-    let token_type = judge_type(document::text(body.token_type.as_ref()).unwrap_or_default(), context.dpop)?;
+    let token_type = document::text(body.token_type.as_ref()).unwrap_or_default();
+    let token_type = judge_type(&token_type.replace(access, "[hidden]"), context.dpop)?;
     let refresh = document::text(body.refresh_token.as_ref());
     // RFC 6749 appendix A.17.
     if refresh.is_some_and(|text| text.len() > MAX_TOKEN || !text.bytes().all(|b| matches!(b, b' '..=b'~'))) {
