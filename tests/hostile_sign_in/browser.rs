@@ -299,7 +299,9 @@ impl Tab {
     }
 
     fn ask(&self, request: &str, step: &Value, status: Option<u16>) {
-        let mut stream = self.connect().expect("the callback's port is open");
+        // In an old tab, the next process may not have come yet.
+        let stream = within(LIMIT, || self.connect().ok());
+        let mut stream = stream.expect("the callback's port is open");
         // Who refuses early may close before all is written.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = Vec::new();
@@ -337,7 +339,7 @@ impl Tab {
         for field in ["access-control-", "set-cookie", "refresh:", "server:"] {
             assert!(!lower.contains(field), "{field} is in {head}");
         }
-        assert!(!body.to_ascii_lowercase().contains("<script") && !body.contains("onerror="), "{body}");
+        assert!(!body.to_ascii_lowercase().contains("<script") && !body.contains("<img"), "{body}");
         assert!(!answer.contains(&self.code) && !answer.contains(&self.state), "the page repeats a secret: {answer}");
     }
 }

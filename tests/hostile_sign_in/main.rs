@@ -40,7 +40,7 @@ use browser::{PATIENCE, Person, Programs, tabs};
 use case::{Case, Run};
 use support::bridge::{Bridge, Setup, Transcript};
 use support::{TempDir, all_at_once, within};
-use world::{CLIENT_SECRET, HEADER_SECRET, MARK, ROLES, World};
+use world::{CLIENT_SECRET, basic, HEADER_SECRET, MARK, ROLES, World};
 
 /// Cases at a time: most of them wait.
 const AT_A_TIME: usize = 4;
@@ -157,8 +157,10 @@ fn prepare(run: &Run, home: &Path) {
             set(&state, 0o777);
         }
         Some("open files") => {
-            for path in files(&state) {
-                set(&path, 0o666);
+            let names = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+            // The lock is opened only by who writes.
+            for path in files(&state).iter().filter(|path| !names(path).ends_with(".lock") && names(path).starts_with("credentials")) {
+                set(path, 0o666);
             }
         }
         Some("half of the credentials") => {
@@ -171,6 +173,7 @@ fn prepare(run: &Run, home: &Path) {
         }
         Some("a link for credentials") => {
             std::fs::create_dir_all(&state).expect("a directory");
+            set(&state, 0o700);
             std::fs::write(home.join("elsewhere"), "somebody's file").expect("a file");
             set(&home.join("elsewhere"), 0o600);
             std::os::unix::fs::symlink(home.join("elsewhere"), &credentials).expect("a link");
@@ -200,7 +203,8 @@ fn start(run: &Run, world: &Arc<World>, home: &Arc<TempDir>) -> Bridge {
     for arg in run.texts("args") {
         // A port of 127.0.0.1 that somebody else has.
         let held = world.servers["other"].port().to_string();
-        setup = setup.arg(world.fill(&arg.replace("{held}", &held)));
+        let arg = arg.replace("{held}", &held).replace("{free}", &world.free_port.to_string());
+        setup = setup.arg(world.fill(&arg));
     }
     setup = setup
         .env("SECRET_OF_THE_HEADER", HEADER_SECRET)
@@ -297,7 +301,8 @@ fn check_origins(case: &Case, run: &Run, world: &World) {
     for (role, _) in ROLES {
         for request in world.servers[role].requests() {
             let path = request.target.split('?').next().unwrap_or_default().to_owned();
-            let bytes = String::from_utf8_lossy(&request.all_bytes()).into_owned();
+            let mut bytes = String::from_utf8_lossy(&request.all_bytes()).into_owned();
+            bytes.push_str(&basic(&request).unwrap_or_default());
             let lacks = |secret: &str, why: &str| {
                 assert!(!bytes.contains(secret), "{why} went to {role}: {} {}", request.method, request.target);
             };
@@ -308,12 +313,14 @@ fn check_origins(case: &Case, run: &Run, world: &World) {
                 assert!(request.header("referer").is_none(), "a referer went to {role}");
             }
             let is_token_endpoint = matches!(role, "as" | "foreign") && path == "/token" && request.method == "POST";
+            if role != "as" {
+                lacks(CLIENT_SECRET, "the client secret of another issuer");
+            }
             if !is_token_endpoint {
                 for (secret, why) in [("c0de-", "a code"), ("refre5h-", "a refresh token"), (CLIENT_SECRET, "a client secret")] {
                     lacks(secret, why);
                 }
-                let basic = request.header("authorization").is_some_and(|value| value.starts_with("Basic "));
-                assert!(!basic, "client authentication went to {role}{path}");
+                assert!(basic(&request).is_none(), "client authentication went to {role}{path}");
                 for verifier in world.verifiers() {
                     lacks(&verifier, "a code verifier");
                 }
