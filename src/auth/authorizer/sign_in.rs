@@ -70,7 +70,9 @@ impl Inner {
             Err(error) => {
                 // A person saw it and did not want it, or is not there.
                 self.state().quiet |= shown;
-                self.tell(SignIn::Ended { message: error.to_string().into(), hint: error.hint().map(Into::into) });
+                if shown || opener == Opener::User {
+                    self.tell(SignIn::Ended { message: error.to_string().into(), hint: error.hint().map(Into::into) });
+                }
             }
         }
         outcome
