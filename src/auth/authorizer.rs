@@ -112,6 +112,8 @@ struct State {
     address: Option<Secret>,
     /// The port of a sign-in that has ended, still open for reloads of its page.
     lingering: Option<JoinHandle<()>>,
+    /// What became of the last sign-in, if it came to nothing.
+    failure: Option<String>,
     /// A server without any authorization server is not asked for one all the time.
     no_sign_in_until: Option<Instant>,
     /// A sign-in came to nothing in this process: no more tabs without the user.
@@ -541,10 +543,17 @@ fn interrupted() -> AuthError {
 
 fn wanted(inner: &Inner) -> AuthError {
     let host = inner.server.host_str().unwrap_or_default();
-    let message = match &inner.state().address {
+    let state = inner.state();
+    let before = match &state.failure {
+        Some(failure) => format!(" (the last time: {failure})"),
+        None => String::new(),
+    };
+    let message = match &state.address {
         // It is the person's own, and the person is who reads this.
-        Some(address) => format!("{host} wants you to sign in. Open this address in a browser: {}", address.expose()),
-        None => format!("{host} wants you to sign in"),
+        Some(address) => {
+            format!("{host} wants you to sign in{before}. Open this address in a browser: {}", address.expose())
+        }
+        None => format!("{host} wants you to sign in{before}"),
     };
     AuthError::new("sign-in-wanted", Mender::User, message)
         .with_fault(Fault::Denied)

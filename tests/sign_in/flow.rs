@@ -226,10 +226,17 @@ fn a_denied_sign_in_is_answered() {
     let mut bridge = bridge(&server, &home).start();
     let begun = Instant::now();
     let id = bridge.initialize();
-    let error = bridge.error(&id);
+    bridge.result(&id);
     assert!(begun.elapsed() < s(15), "{:?}", begun.elapsed());
-    let text = error.to_string();
-    assert!(text.contains("denied") && error["data"]["source"] == "mcp-drawbridge", "{error}");
+    // What comes next is told at once, with the address, and opens no second tab.
+    let id = bridge.request("resources/list", &json!({}));
+    let error = bridge.error(&id);
+    let text = error["message"].as_str().unwrap();
+    assert!(text.contains("denied") && text.contains("/authorize?"), "{error}");
+    assert_eq!(error["data"]["kind"], "sign-in", "{error}");
+    let id = bridge.request("tools/list", &json!({}));
+    assert_eq!(bridge.result(&id)["tools"][0]["name"], "sign_in");
+    assert!(begun.elapsed() < s(15), "{:?}", begun.elapsed());
     assert_eq!(browser.tabs().len(), 1);
     bridge.finish();
 }
@@ -315,7 +322,14 @@ fn what_hinders_a_sign_in_is_told() {
         let _browser = Browser::eager(&home);
         let mut bridge = bridge(&server, &home).arg("--debug").start();
         let id = bridge.initialize();
-        let error = bridge.error(&id);
+        let answer = bridge.answer(&id);
+        // Where a person was asked the client is told by the next request, so that the sign-in can be tried again.
+        let error = if answer["error"].is_object() {
+            answer["error"].clone()
+        } else {
+            let id = bridge.request("resources/list", &json!({}));
+            bridge.error(&id)
+        };
         assert!(
             error["message"].as_str().unwrap().contains(says),
             "{endpoint:?}: {error}\n{}\n{}",
