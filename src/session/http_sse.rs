@@ -127,6 +127,7 @@ impl Session {
                 self.unreachable(key, &failure);
             }
             // Another transport wants the same sign-in.
+            Some(failure) if failure.kind == FailureKind::SignIn && self.is_wanted_by_now(key) => self.open(key),
             Some(failure) if failure.kind == FailureKind::SignIn => self.fail(key, &Trouble::of(&failure)),
             Some(failure) => self.sse_unusable(Trouble::of(&failure)),
             None => self.sse_unusable(Trouble::new("connection-lost", "the server ended its event stream")),

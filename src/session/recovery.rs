@@ -85,6 +85,9 @@ impl Session {
     }
 
     pub(super) fn on_ended(&mut self, exchange: ExchangeId, failure: Option<Failure>) {
+        if let Some(failure) = &failure {
+            self.note_sign_in(failure);
+        }
         match self.exchanges.remove(&exchange) {
             Some(Purpose::Request(key) | Purpose::Resume(key)) => self.stream_over(key, failure.as_ref()),
             Some(Purpose::Listen) => self.listen_over(failure.as_ref()),
@@ -97,6 +100,7 @@ impl Session {
     }
 
     pub(super) fn on_failed(&mut self, exchange: ExchangeId, failure: &Failure) {
+        self.note_sign_in(failure);
         match self.exchanges.remove(&exchange) {
             Some(Purpose::Request(key)) => self.request_failed(key, failure),
             Some(Purpose::Resume(key)) => self.resume_failed(key, failure),
@@ -230,6 +234,9 @@ impl Session {
     fn request_failed(&mut self, key: Key, failure: &Failure) {
         // To say initialize twice does no harm: at worst a session is left over.
         let handshake = self.pending.get(&key).is_some_and(Pending::is_handshake);
+        if failure.kind == FailureKind::SignIn && handshake && self.is_wanted_by_now(key) {
+            return self.open(key);
+        }
         if failure.unsent || (handshake && failure.kind.is_network()) {
             return self.unreachable(key, failure);
         }
@@ -387,7 +394,7 @@ impl Session {
     pub(super) fn patience_over(&mut self, key: Key) {
         let Some(pending) = self.pending.get(&key) else { return };
         match pending.state {
-            State::Queued if self.sign_in.is_wanted() => {
+            State::Queued if self.queue_is_held() => {
                 self.timers.at(self.now + PATIENCE, Timer::Patience(key));
             }
             State::Queued => {

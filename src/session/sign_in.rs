@@ -26,7 +26,7 @@ use super::pending::{Key, Origin, Pending, State};
 use super::sign_in_tool::{self, Asked};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{Action, ExchangeId, FailureKind, Purpose, Session};
+use super::{Action, ExchangeId, Failure, FailureKind, Purpose, Session};
 
 /// Least time between two looks at what waits: so much later than `--hold` an answer may come.
 const STEP: Duration = Duration::from_millis(100);
@@ -191,7 +191,8 @@ impl Session {
         since.map(|since| since + self.settings.hold)
     }
 
-    fn queue_is_held(&self) -> bool {
+    /// What stands in the queue waits for the sign-in.
+    pub(super) fn queue_is_held(&self) -> bool {
         let opening = match self.link.phase {
             Phase::Opening(key) => self.pending.get(&key).is_some_and(|pending| pending.held_at.is_some()),
             _ => false,
@@ -327,13 +328,23 @@ impl Session {
         }
     }
 
+    /// Something failed for want of a token: who was signed in is so no more.
+    pub(super) fn note_sign_in(&mut self, failure: &Failure) {
+        if failure.kind == FailureKind::SignIn {
+            self.sign_in.offered = true; // the error may have named the tool
+            if matches!(self.sign_in.stage, Stage::Done) {
+                self.sign_in.stage = Stage::Silent;
+            }
+        }
+    }
+
     // ---- who may begin one ----
 
     /// Whether a request may begin a sign-in: somebody must wait for it (A5: no browser window without a user behind it).
     pub(super) fn may_sign_in(&self, key: Key) -> bool {
         self.pending.get(&key).is_some_and(|pending| match pending.origin {
             Origin::Client | Origin::ListTools => true,
-            Origin::Reopen => self.link.forever || self.link.queue.iter().any(|item| matches!(item, Item::Request(_))),
+            Origin::Reopen => self.link.forever || self.pending.values().any(Pending::waits_in_line),
             Origin::Ping | Origin::Replay => false,
         })
     }

@@ -423,6 +423,55 @@ fn a_notification_stream_that_was_refused_is_opened_after_the_sign_in() {
     d.one("GET");
 }
 
+#[test]
+fn who_was_signed_in_and_is_so_no_more_can_sign_in_again() {
+    let mut d = ready();
+    d.sign_in_is_wanted();
+    d.sign_in_is_done();
+    d.says(&call("1", "a"));
+    let sent = d.one("tools/call");
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert_eq!(d.responses(), ["1 sign-in"]);
+    d.says(&call("2", "sign_in"));
+    assert_eq!(d.wishes(), [Wish::Begin]);
+    d.sign_in_is_done();
+    assert_eq!(d.responses(), ["2"]);
+}
+
+#[test]
+fn a_session_that_is_lost_under_a_request_may_begin_a_sign_in() {
+    let mut d = ready();
+    d.says(&call("1", "a"));
+    let sent = d.one("tools/call");
+    d.answer(&sent, 404, "");
+    let sent = d.one("initialize");
+    assert!(sent.outgoing.may_sign_in, "the call waits");
+    d.is_held(&sent);
+    d.passes(seconds(39));
+    assert!(d.hears().is_empty() && d.aborted.is_empty(), "the time of a new session does not run while it is held");
+    d.passes(seconds(1));
+    assert_eq!(d.responses(), ["1 sign-in"]);
+    assert!(d.aborted.is_empty());
+    d.sign_in_is_done();
+    d.answers_initialize(&sent, "s2");
+    d.greets_again();
+}
+
+#[test]
+fn a_session_opened_quietly_is_opened_aloud_when_somebody_waits_by_then() {
+    let mut d = ready();
+    d.says(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#);
+    let sent = d.one("notifications/roots/list_changed");
+    d.answer(&sent, 404, "");
+    let sent = d.one("initialize");
+    d.says(&call("1", "a"));
+    d.fails(&sent, FailureKind::SignIn, false);
+    let sent = d.one("initialize");
+    assert!(sent.outgoing.may_sign_in);
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert_eq!(d.responses(), ["1 sign-in"]);
+}
+
 // ---- elicitation ----
 
 fn asking_client() -> Dialogue {
