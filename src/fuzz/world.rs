@@ -375,8 +375,15 @@ impl World {
         }
     }
 
-    /// A refused request that has waited for as long as it may, and a little, is answered.
+    /// A refused request that has waited for as long as it may, and a little, is answered. So is `initialize`, whatever happens (S2).
     pub(super) fn assert_nothing_is_held_for_too_long(&self) {
+        for (id, since) in &self.arrived {
+            if self.methods.get(id).is_some_and(|method| *method == "initialize") {
+                let latest = *since + self.settings.initialize_timeout;
+                let waits = self.session.is_pending(&parse_id(id));
+                assert!(!waits || self.now < latest, "initialize came at {since:?} and waits at {:?}", self.now);
+            }
+        }
         for running in self.running.values() {
             let (Some(id), Some(held)) = (&running.id, running.held) else { continue };
             let method = self.methods.get(id).copied().unwrap_or_default();

@@ -188,7 +188,10 @@ impl Session {
             State::Queued | State::Held => self.queue_is_held().then_some(pending.arrived),
             _ => None,
         };
-        since.map(|since| since + self.settings.hold)
+        // The modern era opens with `server/discover`: a client that gets no answer to it is not there yet.
+        let opens = pending.modern.is_some() && &*pending.method == "server/discover";
+        let hold = if opens { self.settings.hold.min(self.settings.initialize_timeout) } else { self.settings.hold };
+        since.map(|since| since + hold)
     }
 
     /// What stands in the queue waits for the sign-in.

@@ -605,6 +605,11 @@ fn clients_of_the_modern_era_are_held_and_answered_in_their_own_way() {
     let answer = d.hears_one();
     assert_eq!(answer["result"]["resultType"], "complete");
     assert!(answer["result"]["content"][0]["text"].as_str().is_some_and(|text| text.contains(SIGN_IN_URL)));
+    d.says(&request("4", "server/discover", &format!("{{{META}}}")));
+    let discover = d.one("server/discover");
+    d.is_held(&discover);
+    d.passes(seconds(20));
+    assert_eq!(d.responses(), ["4 sign-in"], "as soon as initialize would be");
     // Only who subscribed is told, and only once the subscription is acknowledged.
     d.sign_in_is_done();
     assert!(d.hears().is_empty());
