@@ -20,6 +20,7 @@
 //! - Credentials are bound. A client, a code or a refresh token carries its issuer, and no request for another can be built.
 //! - Every refusal ([`AuthError`]) names its rule, the two strings that differ, and who must mend it; none holds a secret.
 
+mod authorizer;
 pub mod browser;
 pub mod callback;
 pub mod challenge;
@@ -36,4 +37,5 @@ pub mod resource;
 pub mod scope;
 pub mod wire;
 
+pub use authorizer::{Attempt, Authorizer, Errand, LoggedIn, LoggedOut, Messenger, Verdict};
 pub use error::{AuthError, Fault, Mender};

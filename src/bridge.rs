@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::framing::Frame;
 use crate::message::Id;
 use crate::process::{Ends, Parent};
-use crate::session::{Action, ExchangeId, Input, Level, Memory, Session};
+use crate::session::{Action, ExchangeId, Input, Level, Memory, Session, SignIn};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
 use crate::transport::{Delivery, Transport};
@@ -40,6 +40,15 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A client whose process is gone and who says nothing for this long has left, even if something holds stdin open.
 const PARENT_GRACE: Duration = Duration::from_secs(3);
 
+/// Where inputs come from, beside the client.
+#[derive(Debug)]
+pub struct Sources {
+    /// The exchanges.
+    pub events: mpsc::Receiver<Delivery>,
+    /// The sign-in.
+    pub news: mpsc::UnboundedReceiver<SignIn>,
+}
+
 /// What the user may set of the loop.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -53,13 +62,14 @@ pub struct Limits {
 pub async fn run(
     mut session: Session,
     transport: Transport,
-    mut events: mpsc::Receiver<Delivery>,
+    sources: Sources,
     mut lines: Lines,
     output: Output,
     state: Option<StateFile>,
     limits: Limits,
 ) -> io::Result<()> {
     let Limits { max_message, patience } = limits;
+    let Sources { mut events, mut news } = sources;
     // Made once: what is waited for on every turn should cost nothing on most of them.
     let mut ends = Ends::new()?;
     let told = ends.told();
@@ -137,6 +147,12 @@ pub async fn run(
                     }
                 }
             }
+            Some(news) = news.recv() => {
+                if let SignIn::Wanted { url, advice } = &news {
+                    tell(url, advice);
+                }
+                session.handle(clock.now(), Input::SignIn(news), &mut actions);
+            }
             () = &mut parent_gone, if parent_watched => {
                 parent_watched = false;
                 parent_gone_at = Some(Instant::now());
@@ -182,6 +198,15 @@ fn line(frame: Frame, limit: usize) -> Input {
     }
 }
 
+/// The address is always said, also where a browser was opened: it may be the wrong one, or out of sight.
+fn tell(url: &str, advice: &str) {
+    if advice.is_empty() {
+        tracing::info!("Sign in with the browser. If no page has opened, open this address: {url}");
+    } else {
+        tracing::info!("Sign in with a browser at this address: {url}\n{advice}");
+    }
+}
+
 async fn until(deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
@@ -221,8 +246,7 @@ impl Hands {
                         self.saving = Some(tokio::spawn(save(state, memory, self.saving.take())));
                     }
                 }
-                // Nothing signs in yet.
-                Action::SignIn(_) => {}
+                Action::SignIn(wish) => self.transport.wish(wish),
                 Action::Log(level, text) => self.log(level, text),
                 Action::Exit => self.exit = true,
             }

@@ -12,6 +12,7 @@ mod flags;
 mod headers;
 mod network;
 mod server;
+mod sign_in;
 mod state_dir;
 mod values;
 
@@ -25,6 +26,7 @@ pub use crate::session::{Strategy, ToolRules};
 pub use config::{Config, LogFormat, LogOptions, Proxy};
 use flags::Flags;
 
+use crate::credentials::command::words;
 use crate::secret::SafeText;
 
 /// Time to connect when `--connect-timeout` is not given.
@@ -38,6 +40,9 @@ pub const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time for requests in flight after the client left, when `--drain` is not given.
 pub const DRAIN: Duration = Duration::from_secs(2);
+
+/// Time that a request waits for a sign-in, when `--hold` is not given: less than the patience of clients, 60 s.
+pub const HOLD: Duration = Duration::from_secs(40);
 
 /// Interval of pings of a plain `--keep-alive`.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -135,14 +140,23 @@ pub fn parse(
     let mut once = Once { notes: &mut notes };
 
     let (server_text, server, callback_port) = positionals(&flags)?;
+    let asked = sign_in::Asked { server: &server_text, port: callback_port, headers: headers.typed };
+    let auth = sign_in::options(&flags, asked, &mut once, env, read_file)?;
     let (proxy, no_proxy) = proxies(&flags, &mut once)?;
     let certificate = once.take("--client-cert", &flags.client_cert).map(PathBuf::from);
     let key = once.take("--client-key", &flags.client_key).map(PathBuf::from);
+    let bearer_command = once.read("--bearer-command", &flags.bearer_command, bearer_command)?;
+    if bearer_command.is_some() && headers.sent.iter().any(|(name, _)| *name == http::header::AUTHORIZATION) {
+        return Err(UsageError::new(
+            "--bearer-command and a header authorization are given, and only one can be sent",
+            "Leave one of them out.",
+        ));
+    }
     let config = Config {
         server,
         server_text,
-        callback_port,
-        headers: headers.headers,
+        headers: headers.sent,
+        bearer_command,
         transport: once.read("--transport", &flags.transport, transport)?.unwrap_or_default(),
         allow_http: flags.allow_http,
         tool_rules: ToolRules {
@@ -164,7 +178,8 @@ pub fn parse(
         initialize_timeout: once
             .read("--initialize-timeout", &flags.initialize_timeout, values::period)?
             .unwrap_or(INITIALIZE_TIMEOUT),
-        drain: once.read("--drain", &flags.drain, values::wait)?.unwrap_or(DRAIN),
+        drain: once.read("--drain", &flags.drain, values::wait)?,
+        hold: once.read("--hold", &flags.hold, values::wait)?.unwrap_or(HOLD),
         max_message: once.read("--max-message", &flags.max_message, values::size)?.unwrap_or(MAX_MESSAGE),
         cookies: !flags.disable_cookies,
         proxy,
@@ -173,6 +188,9 @@ pub fn parse(
         env_ca_file: env("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()).map(PathBuf::from),
         client_identity: network::identity(certificate, key)?,
         ipv4: flags.ipv4,
+        auth,
+        credential_store: once.read("--credential-store", &flags.credential_store, sign_in::store)?.unwrap_or_default(),
+        allow_private_address: flags.allow_private_address,
         log: LogOptions {
             debug: flags.debug,
             silent: flags.silent,
@@ -253,6 +271,15 @@ fn transport(flag: &str, text: &str) -> Result<Strategy, UsageError> {
         ("sse-only", Strategy::SseOnly),
     ];
     values::choice(flag, text, &words)
+}
+
+fn bearer_command(flag: &str, text: &str) -> Result<Vec<String>, UsageError> {
+    words::split(text).map_err(|wrong| {
+        UsageError::new(
+            format!("{flag} {wrong}"),
+            format!("No shell reads it. Write a program and its arguments, quotes where they hold blanks: {flag} 'vault print token'."),
+        )
+    })
 }
 
 fn log_format(flag: &str, text: &str) -> Result<LogFormat, UsageError> {

@@ -18,7 +18,9 @@
 pub mod auth;
 pub mod bridge;
 pub mod cli;
+pub mod credentials;
 pub mod era;
+pub mod errand;
 pub mod framing;
 #[doc(hidden)]
 pub mod fuzz;

@@ -2,20 +2,24 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 //! Parses the command line, runs the bridge, and turns what became of it into an exit code.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use mcp_drawbridge::cli::{self, Command, UsageError};
-use mcp_drawbridge::{log, process, start};
+use mcp_drawbridge::{errand, log, process, start};
 
 const USAGE: u8 = 2;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     process::forbid_core_dumps();
-    let arguments = std::env::args_os().skip(1);
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if matches!(arguments.as_slice(), [one] if one == errand::ARGUMENT) {
+        return if errand::run().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+    }
     match cli::parse(arguments, &|name| std::env::var(name).ok(), &read_file) {
         Ok(Command::Help(text) | Command::Version(text)) => {
             // A reader that is gone wants no text.

@@ -2,24 +2,32 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use tokio::sync::mpsc;
 
+use crate::auth::Authorizer;
 use crate::bridge;
 use crate::cli::{self, Config, UsageError};
+use crate::credentials::Credentials;
+use crate::credentials::command::BearerCommand;
+use crate::errand;
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::message::{self, Message, Parsed};
 use crate::secret::SafeUrl;
-use crate::session::{Session, Settings};
+use crate::session::{Session, Settings, SignIn};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
+use crate::store::Store;
 use crate::transport::Transport;
 
 /// How long piped scripts that closed stdin may wait for their answers (S5), unless `--drain` says otherwise.
 const PIPED_DRAIN: Duration = Duration::from_secs(30);
+/// How long the end of the process waits for tokens that are on their way to the store.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long a program that was started with wrong arguments waits for a first request to answer.
 const FIRST_REQUEST: Duration = Duration::from_secs(3);
 /// Bytes of that request.
@@ -51,7 +59,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     });
     let lines = Lines::open(config.max_message)?;
     let output = Output::open()?;
-    let client = HttpClient::new(http_options(config, env_ca_file), config.server.clone())
+    let options = http_options(config, env_ca_file);
+    let client = HttpClient::new(options.clone(), config.server.clone())
         .map_err(|error| Error::Usage(UsageError::new(error.to_string(), error.hint().unwrap_or_default())))?;
     let headers: HeaderMap = config.headers.iter().cloned().collect();
     let mut names: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -60,29 +69,62 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         config.state_dir.as_deref().map(|directory| StateFile::new(directory, &config.server, &names.join(",")));
     let memory = state.as_ref().and_then(StateFile::load);
     let (sender, events) = mpsc::channel(bridge::CHANNEL);
-    let transport = Transport::new(client, config.server.clone(), &headers, config.max_message, sender);
+    let (tell, news) = mpsc::unbounded_channel();
+    let credentials = if headers.contains_key(AUTHORIZATION) {
+        Credentials::Static
+    } else if let Some(words) = &config.bearer_command {
+        let command = BearerCommand::new(words.clone())
+            .map_err(|error| Error::Usage(UsageError::new(format!("--bearer-command: {error}"), error.hint())))?;
+        Credentials::Command(command)
+    } else {
+        Credentials::SignIn(authorizer(config, client.clone(), &options, tell))
+    };
+    let server = config.server.clone();
+    let transport = Transport::new(client, credentials.clone(), server, &headers, config.max_message, sender);
     let settings = settings(config);
     let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
     let session = Session::new(settings, memory);
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
-    bridge::run(session, transport, events, lines, output, state, limits).await?;
-    Ok(())
+    let outcome = bridge::run(session, transport, bridge::Sources { events, news }, lines, output, state, limits).await;
+    credentials.settle(SETTLE).await;
+    Ok(outcome?)
+}
+
+fn authorizer(
+    config: &Config,
+    client: HttpClient,
+    http: &HttpOptions,
+    news: mpsc::UnboundedSender<SignIn>,
+) -> Authorizer {
+    let messenger = config.state_dir.as_deref().and_then(|state_dir| {
+        errand::messenger(errand::Setting {
+            server: &config.server,
+            server_text: &config.server_text,
+            state_dir,
+            store: config.credential_store,
+            options: &config.auth,
+            http,
+        })
+    });
+    let store = Store::new(config.state_dir.as_deref(), config.credential_store);
+    let options = Arc::new(config.auth.clone());
+    Authorizer::new(client, config.server.clone(), config.server_text.clone(), options, store, news, messenger)
 }
 
 fn settings(config: &Config) -> Settings {
     let random = random();
-    let piped = config.drain == cli::DRAIN && !io::stdin().is_terminal() && !io::stdout().is_terminal();
+    let piped = !io::stdin().is_terminal() && !io::stdout().is_terminal();
     Settings {
         server: config.server.host_str().map_or_else(|| "the server".into(), str::to_owned),
         strategy: config.transport,
         initialize_timeout: config.initialize_timeout,
         request_timeout: config.request_timeout,
-        drain: if piped { PIPED_DRAIN } else { config.drain },
+        hold: config.hold,
+        drain: config.drain.unwrap_or(if piped { PIPED_DRAIN } else { cli::DRAIN }),
         keep_alive: config.keep_alive,
         tools: config.tool_rules.clone(),
         nonce: format!("{random:016x}"),
         seed: random,
-        ..Settings::default()
     }
 }
 
@@ -107,6 +149,7 @@ fn http_options(config: &Config, env_ca_file: Option<std::path::PathBuf>) -> Htt
         body_timeout: config.body_timeout,
         cookies: config.cookies,
         allow_http: config.allow_http,
+        allow_private_address: config.allow_private_address,
         max_body: config.max_message,
         ..HttpOptions::default()
     }

@@ -24,6 +24,7 @@
 //! Functions that are not `async` may block for the time that their documentation names: call them on a thread where
 //! that does no harm, or use [`Store::snapshot`] and [`Store::update`].
 
+mod choice;
 mod contents;
 mod files;
 pub mod import;
@@ -43,10 +44,12 @@ use std::time::Duration;
 use ring::digest;
 use zeroize::Zeroizing;
 
+pub use choice::{CredentialStore, UnknownStore};
 pub use contents::{
-    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PendingSignIn, Registration, Server, ServerKey, Tokens,
+    Account, AccountKey, Contents, Discovery, Extra, OverLimit, PENDING_LIFETIME, PendingSignIn, Registration, Server,
+    ServerKey, Tokens,
 };
-pub use key::{CredentialStore, UnknownStore, Vault, VaultError};
+pub use key::{Vault, VaultError};
 pub use lock::FileLock;
 pub use sealed::{Key, KeyId, KeyPlace};
 
@@ -117,8 +120,10 @@ pub struct Status {
 pub enum Critical {
     /// To sign in. Held for as long as a person takes.
     SignIn,
-    /// To redeem the refresh token.
+    /// To renew the token.
     Refresh,
+    /// To ask the token endpoint.
+    Redeem,
 }
 
 /// The credential store. Cheap to clone; clones are one store.
@@ -137,6 +142,7 @@ struct Inner {
     /// Instead of file locks where there can be none.
     sign_in: Arc<tokio::sync::Mutex<()>>,
     refresh: Arc<tokio::sync::Mutex<()>>,
+    redeem: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -173,8 +179,15 @@ impl Store {
             Disk { directory: directory.to_owned(), keys: Keys::new(&sealed, vaults), sealed }
         });
         let memory = Mutex::new(disk.is_none().then(Contents::default));
-        let inner =
-            Inner { choice, disk, memory, notices: Mutex::default(), sign_in: Arc::default(), refresh: Arc::default() };
+        let inner = Inner {
+            choice,
+            disk,
+            memory,
+            notices: Mutex::default(),
+            sign_in: Arc::default(),
+            refresh: Arc::default(),
+            redeem: Arc::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
         if directory.is_none() && choice != CredentialStore::Memory {
             store.say("No home directory is known, so sign-ins are kept in memory and end with this process.".into());
@@ -396,6 +409,7 @@ impl Store {
         let lock = match section {
             Critical::SignIn => &self.inner.sign_in,
             Critical::Refresh => &self.inner.refresh,
+            Critical::Redeem => &self.inner.redeem,
         };
         match tokio::time::timeout(most, lock.clone().lock_owned()).await {
             Ok(guard) => Ok(CriticalLock { _held: Exclusive::Tasks { _guard: guard } }),
@@ -545,6 +559,7 @@ fn lock_name(server: &ServerKey, section: Critical) -> String {
     let section = match section {
         Critical::SignIn => "sign-in",
         Critical::Refresh => "refresh",
+        Critical::Redeem => "redeem",
     };
     format!("{half:032x}.{section}.lock")
 }

@@ -10,17 +10,20 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::Method;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use url::Url;
 
 use self::budget::Budget;
+use crate::credentials::{Attempt, Credentials, Next};
 use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
 use crate::message::{self, Message, Parsed};
 use crate::secret::SafeUrl;
-use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb};
+use crate::session::{Content, ExchangeId, Failure, FailureKind, Head, Input, Outgoing, Target, Verb, Wish};
 use crate::sse;
 
 /// Bytes of an error body that are read.
@@ -73,6 +76,7 @@ pub struct Transport {
 
 struct Inner {
     client: HttpClient,
+    credentials: Credentials,
     server: Url,
     /// Where a redirect inside the server's origin led: later requests go there without the detour.
     moved: Mutex<Option<Url>>,
@@ -93,6 +97,7 @@ impl Transport {
     /// A transport to one server. `headers` are the user's; they go to this server's origin alone.
     pub fn new(
         client: HttpClient,
+        credentials: Credentials,
         server: Url,
         headers: &HeaderMap,
         max_message: usize,
@@ -113,6 +118,7 @@ impl Transport {
         Self {
             inner: Arc::new(Inner {
                 client,
+                credentials,
                 server,
                 moved: Mutex::new(None),
                 has_moved: AtomicBool::new(false),
@@ -127,6 +133,11 @@ impl Transport {
                 events,
             }),
         }
+    }
+
+    /// Passes on what the session wants of the sign-in.
+    pub fn wish(&self, wish: Wish) {
+        self.inner.credentials.wish(wish);
     }
 
     /// Begins an exchange on the current runtime. What comes of it is sent as inputs; the last of them ends it.
@@ -147,13 +158,52 @@ impl Inner {
     }
 
     async fn exchange(&self, exchange: ExchangeId, outgoing: Outgoing) -> Result<Delivery, Failure> {
-        let to_server = outgoing.target == Target::Server;
-        // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file.
-        let _place = self.place(&outgoing).await;
-        let request = self.request(outgoing)?;
-        let asked = (to_server && !self.has_moved.load(Ordering::Relaxed)).then(|| request.url.clone());
-        let response = self.send(request).await.map_err(failure)?;
-        let head = head(&response);
+        let mut attempt = Attempt::default();
+        loop {
+            let credential = self.credentials.value().await?;
+            // Held to the end of the body: each exchange over HTTP/1.1 is a connection, and so an open file.
+            let place = self.place(&outgoing).await;
+            let request = self.request(&outgoing, credential.clone())?;
+            let asked = (outgoing.target == Target::Server && !self.has_moved.load(Ordering::Relaxed))
+                .then(|| request.url.clone());
+            let response = self.send(request).await.map_err(failure)?;
+            let head = head(&response);
+            let status = head.status;
+            if !matches!(status, 401 | 403) {
+                return self.answer(exchange, head, response, asked).await;
+            }
+            let challenges: Vec<HeaderValue> = response.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+            let answer = self.answer(exchange, head, response, asked).await;
+            // A person may take long.
+            drop(place);
+            let fields = challenges.iter().map(HeaderValue::as_bytes);
+            let may_sign_in = outgoing.may_sign_in;
+            let next = self.credentials.refused(&mut attempt, credential.as_ref(), status, fields, may_sign_in);
+            let mut next = std::pin::pin!(next);
+            let next = tokio::select! {
+                biased;
+                next = &mut next => next,
+                () = self.credentials.person_wanted() => {
+                    // The bridge is gone if this fails.
+                    let _ = self.events.send(Input::Held { exchange }.into()).await;
+                    next.await
+                }
+            };
+            match next? {
+                Next::Repeat => {}
+                Next::PassOn => return answer,
+            }
+        }
+    }
+
+    /// Reads what came.
+    async fn answer(
+        &self,
+        exchange: ExchangeId,
+        head: Head,
+        response: HttpResponse,
+        asked: Option<Url>,
+    ) -> Result<Delivery, Failure> {
         if (200..300).contains(&head.status)
             && asked.is_some_and(|asked| asked != response.url && guard::same_origin(&asked, &response.url))
         {
@@ -269,7 +319,7 @@ impl Inner {
         }
     }
 
-    fn request(&self, outgoing: Outgoing) -> Result<HttpRequest, Failure> {
+    fn request(&self, outgoing: &Outgoing, credential: Option<HeaderValue>) -> Result<HttpRequest, Failure> {
         let url = match &outgoing.target {
             Target::Server => self.address(),
             Target::Endpoint(reference) => self.endpoint(reference)?,
@@ -280,6 +330,9 @@ impl Inner {
             Verb::Delete => (Method::DELETE, &self.get_headers),
         };
         let mut headers = base.clone();
+        if let Some(credential) = credential {
+            headers.insert(AUTHORIZATION, credential);
+        }
         set(&mut headers, &SESSION_ID, outgoing.session_id.as_deref());
         set(&mut headers, &PROTOCOL_VERSION, outgoing.version.as_deref());
         set(&mut headers, &LAST_EVENT_ID, outgoing.last_event_id.as_deref());
@@ -289,7 +342,14 @@ impl Inner {
             set(&mut headers, &NAME, modern.name.as_deref());
         }
         let event_stream = outgoing.verb != Verb::Delete;
-        Ok(HttpRequest { method, url, headers, body: outgoing.body, redirects: RedirectRule::SameOrigin, event_stream })
+        Ok(HttpRequest {
+            method,
+            url,
+            headers,
+            body: outgoing.body.clone(),
+            redirects: RedirectRule::SameOrigin,
+            event_stream,
+        })
     }
 
     /// The address that an `endpoint` event names: relative to the server's URL, and of the same origin

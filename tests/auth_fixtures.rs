@@ -13,8 +13,10 @@ use std::{fs, path::Path};
 use http::StatusCode;
 use mcp_drawbridge::{
     auth::{
-        AuthError, Mender, challenge,
-        grant::{Callback, Context, Expected, TokenSet, TokenType, callback, token_set},
+        AuthError, Mender,
+        callback::{CallbackPath, Expectation, RedirectHost, RedirectUri, Verdict, judge, parse_request},
+        challenge,
+        grant::{Context, Expected, TokenSet, TokenType, callback, token_set},
         issuer::{self, Issuer, Rules, ServerMetadata},
         providers,
         registration::{self, AuthMethod},
@@ -222,12 +224,19 @@ fn registrations() {
 fn callbacks() {
     run("callbacks.json", 40, |case, want| {
         let name = case["name"].as_str().unwrap();
-        let state = Secret::new("S");
-        let expected = Expected { state: &state, issuer: "https://as.example", iss_in_response: case["iss"] == true };
-        match callback::judge(&text(&case["query"]), &expected) {
-            Callback::Code(code) => assert_eq!(json!({"code": code.expose()}), *want, "{name}"),
-            Callback::NotOurs => assert_eq!(*want, "not ours", "{name}"),
-            Callback::Ended(error) => check_error(name, &error, want, case["hidden"].as_str()),
+        let redirect = RedirectUri::new(RedirectHost::Localhost, 3335, CallbackPath::default());
+        let waiting = Expectation::new(redirect, Secret::new("S"));
+        let query = text(&case["query"]);
+        let head = format!("GET /oauth/callback?{query} HTTP/1.1\r\nHost: localhost:3335\r\n\r\n");
+        let matched = match parse_request(head.as_bytes()) {
+            Ok(Some(request)) => judge(&request, &waiting),
+            _ => return assert_eq!(*want, "not ours", "{name}"),
+        };
+        let Verdict::Matched(reply) = matched else { return assert_eq!(*want, "not ours", "{name}") };
+        let expected = Expected { issuer: "https://as.example", iss_in_response: case["iss"] == true };
+        match callback::judge(reply, &expected) {
+            Ok(code) => assert_eq!(json!({"code": code.expose()}), *want, "{name}"),
+            Err(error) => check_error(name, &error, want, case["hidden"].as_str()),
         }
     });
 }

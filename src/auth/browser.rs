@@ -15,6 +15,7 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+pub(crate) use plan::may_run;
 pub use plan::{Launch, Os, Plan, Surroundings, Why, plan};
 pub use url::{BrowserUrl, OURS};
 
@@ -78,7 +79,7 @@ pub async fn open(url: &BrowserUrl, plan: &Plan) -> Outcome {
 }
 
 /// An executable file by its name or absolute path; never one of the current directory, also where `PATH` has `.` in it.
-fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     // A name with a separator would be looked for below each directory of PATH.
     if !Path::new(name).is_absolute() && name.contains(std::path::is_separator) {
         return None;
@@ -86,18 +87,11 @@ fn find(name: &str) -> Option<PathBuf> {
     which::which_all_global(name).ok()?.find(|path| path.is_absolute())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one program that the bridge starts")]
+#[expect(clippy::disallowed_methods, reason = "the one program that a server's word starts")]
 fn start(launch: &Launch, url: &BrowserUrl) -> io::Result<oneshot::Receiver<io::Result<ExitStatus>>> {
     let mut command = Command::new(&launch.program);
-    command
-        .args(launch.before)
-        .arg(url.as_str())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, value)| passes(name, value)));
-    apart(&mut command);
+    command.args(launch.before).arg(url.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    isolate(&mut command);
     let mut child: Child = command.spawn()?;
     let (sender, ended) = oneshot::channel();
     // A browser may run for days; the thread only sleeps, and does not hold up our exit.
@@ -105,6 +99,12 @@ fn start(launch: &Launch, url: &BrowserUrl) -> io::Result<oneshot::Receiver<io::
         let _ = sender.send(child.wait());
     })?;
     Ok(ended)
+}
+
+/// A child gets no secret of ours by its environment, and is not ended by what ends us.
+pub(crate) fn isolate(command: &mut Command) {
+    command.env_clear().envs(std::env::vars_os().filter(|(name, value)| passes(name, value)));
+    apart(command);
 }
 
 /// The browser is the user's, not ours: what ends us, or our terminal's Ctrl-C, must not close it. It keeps no directory busy.

@@ -128,6 +128,19 @@ impl RedirectUri {
         Self { host, port, path }
     }
 
+    /// Reads the text of one of ours, as [`Display`](fmt::Display) writes it.
+    pub fn read(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("http://")?;
+        let (authority, path) = rest.split_at(rest.find('/')?);
+        let (host, port) = authority.rsplit_once(':')?;
+        let uri = Self {
+            host: RedirectHost::parse(host).ok()?,
+            port: port.parse().ok()?,
+            path: CallbackPath::parse(path).ok()?,
+        };
+        (uri.to_string() == text).then_some(uri)
+    }
+
     /// Port that the browser comes back to.
     pub fn port(&self) -> u16 {
         self.port
@@ -267,6 +280,19 @@ mod tests {
         assert_eq!(v6.to_string(), "http://[::1]:3335/oauth/callback");
         assert!(v6.is_host("[::1]:3335") && !v6.is_host("[::2]:3335") && !v6.is_host("localhost:3335"));
         let plain = RedirectUri::new(RedirectHost::V4, 80, CallbackPath::default());
+        for uri in [&uri, &v6, &plain] {
+            assert_eq!(RedirectUri::read(&uri.to_string()).as_ref(), Some(uri));
+        }
+        for text in [
+            "",
+            "http://localhost",
+            "http://localhost/x",
+            "https://localhost:1/x",
+            "http://a.example:1/x",
+            "http://[::1]:x/",
+        ] {
+            assert_eq!(RedirectUri::read(text), None, "{text}");
+        }
         assert!(plain.is_host("127.0.0.1") && plain.is_host("127.0.0.1:80") && !plain.is_host("127.0.0.1:"));
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::http::HttpClient;
 
 pub use authorize::{AuthorizationRequest, Pkce, authorization_url, state};
-pub use callback::{Callback, Expected};
+pub use callback::Expected;
 pub use token::{Context, TokenSet, TokenType, exchange_request, refresh_request, revocation_request, token_set};
 
 /// Sends an exchange or a refresh and judges the answer: one request.

@@ -20,7 +20,7 @@ pub struct Options {
     pub redirect_host: RedirectHost,
     /// `--callback-path`.
     pub callback_path: CallbackPath,
-    /// The second positional argument: this port or none.
+    /// This port or none: the second positional argument, or with a client of the user's own, whose redirect URI is registered, the derived one.
     pub callback_port: Option<u16>,
     /// Without it: the first of the ports to try, as mcp-remote derives it from its hash of server, resource, parameters and headers.
     pub derived_port: u16,

@@ -4,130 +4,29 @@
 //! A [`Client`] belongs to one issuer. What builds requests asks [`Client::check_issuer`] first, so an id or a secret is
 //! never shown to another.
 
-use std::fmt;
+mod client;
 
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+pub(super) use client::other_issuer;
+pub use client::{
+    AuthMethod, CLIENT_INFO_FLAG, Client, MAX_CREDENTIAL, METADATA_URL_FLAG, Origin, PreRegistered,
+    metadata_document_url,
+};
+
 use super::{
     document,
     error::{AuthError, Fault, Mender, foreign},
-    issuer::{Issuer, ServerMetadata},
+    issuer::ServerMetadata,
     providers,
     scope::Scopes,
     wire::{self, Answer, Post},
 };
 use crate::{http::HttpClient, secret::Secret};
 
-/// Longest client id and client secret that are taken, in bytes.
-pub const MAX_CREDENTIAL: usize = 4096;
-/// Option that gives a client id.
-pub const CLIENT_INFO_FLAG: &str = "--static-oauth-client-info";
-/// Option that gives the URL of a client ID metadata document.
-pub const METADATA_URL_FLAG: &str = "--client-metadata-url";
 const DOING: &str = "registering with the authorization server";
-
-/// How the client shows who it is at the token endpoint (RFC 7591 section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// `none`: a public client sends its id.
-    None,
-    /// `client_secret_basic`: by header.
-    Basic,
-    /// `client_secret_post`: in the body.
-    Post,
-}
-
-impl AuthMethod {
-    /// The method of this registered name, if it is one of ours.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "none" => Some(Self::None),
-            "client_secret_basic" => Some(Self::Basic),
-            "client_secret_post" => Some(Self::Post),
-            _ => None,
-        }
-    }
-
-    /// Its registered name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Basic => "client_secret_basic",
-            Self::Post => "client_secret_post",
-        }
-    }
-}
-
-/// How a client came by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The user registered it.
-    PreRegistered,
-    /// It is the URL of a document. Good for every issuer.
-    MetadataDocument,
-    /// We registered it.
-    Dynamic,
-}
-
-/// A client of one authorization server.
-#[derive(Clone)]
-pub struct Client {
-    /// The issuer that it belongs to, byte for byte.
-    pub issuer: String,
-    /// Its id, opaque.
-    pub id: String,
-    /// Its secret.
-    pub secret: Option<Secret>,
-    /// How it authenticates.
-    pub method: AuthMethod,
-    /// When the secret ends, in seconds since 1970; `None`: never.
-    pub secret_expires_at: Option<u64>,
-    /// How it came by its id.
-    pub origin: Origin,
-}
-
-impl Client {
-    /// Refuses to be shown to another authorization server ("Authorization Server Binding").
-    pub fn check_issuer(&self, issuer: &Issuer) -> Result<(), AuthError> {
-        if self.issuer == issuer.as_str() {
-            return Ok(());
-        }
-        Err(other_issuer("the client's credentials belong to another authorization server", &self.issuer, issuer))
-    }
-
-    /// Whether its secret no longer holds at `now` (seconds since 1970): register anew.
-    pub fn is_expired(&self, now: u64) -> bool {
-        self.secret_expires_at.is_some_and(|end| end <= now)
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("id", &self.id).field("method", &self.method).finish_non_exhaustive()
-    }
-}
-
-/// Credentials of one authorization server, offered to another.
-pub(super) fn other_issuer(message: &str, theirs: &str, asked: &Issuer) -> AuthError {
-    AuthError::new("issuer-binding", Mender::User, message).with_differ(theirs, asked.as_str()).with_hint(
-        "the MCP server now names another authorization server; if that is right, sign in anew, with a client id of that server",
-    )
-}
-
-/// A client id that the user registered (`--static-oauth-client-info`).
-#[derive(Clone, Debug)]
-pub struct PreRegistered {
-    /// The issuer that it is for: the user's word, or the first that it was used with. `None`: not used yet.
-    pub issuer: Option<String>,
-    /// Id.
-    pub client_id: String,
-    /// Secret.
-    pub client_secret: Option<Secret>,
-    /// The method that the user named.
-    pub method: Option<AuthMethod>,
-}
 
 /// What the user said of clients.
 #[derive(Clone, Copy, Debug, Default)]
@@ -193,30 +92,6 @@ pub fn plan(choice: Choice<'_>, metadata: &ServerMetadata) -> Result<Plan, AuthE
     Err(AuthError::new("no-client", Mender::User, message).with_hint(by_hand(metadata)))
 }
 
-/// A `client_id` that is a URL (draft-ietf-oauth-client-id-metadata-document section 3): https, a path, no fragment, no user
-/// name, no `.` or `..` segment. Returned as it was given, because it is compared byte for byte.
-pub fn metadata_document_url(text: &str) -> Result<&str, AuthError> {
-    let refuse =
-        |why: &str| Err(AuthError::new("client-metadata-url", Mender::User, format!("{METADATA_URL_FLAG}: {why}")));
-    let Ok(url) = crate::http::guard::parse(text, None) else {
-        return refuse("it is no URL");
-    };
-    if url.scheme() != "https" {
-        return refuse("it is not https");
-    }
-    if url.path() == "/" {
-        return refuse("it has no path");
-    }
-    if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return refuse("it has a fragment or a user name");
-    }
-    let path = text.split(['?', '#']).next().unwrap_or_default();
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return refuse("its path has a . or .. segment");
-    }
-    Ok(text)
-}
-
 /// What is registered.
 #[derive(Clone, Copy, Debug)]
 pub struct Registration<'a> {
@@ -271,6 +146,12 @@ fn public_method(metadata: &ServerMetadata) -> Result<AuthMethod, AuthError> {
         Some(list) if !list.is_empty() && !list.iter().any(|one| one == "none") => secret_method(metadata),
         _ => Ok(AuthMethod::None),
     }
+}
+
+/// The server lists `none` and no way that takes a secret.
+fn only_public(metadata: &ServerMetadata) -> bool {
+    let takes = |name: &str| metadata.token_auth_methods.iter().flatten().any(|one| one == name);
+    takes("none") && ![AuthMethod::Basic, AuthMethod::Post].iter().any(|method| takes(method.name()))
 }
 
 fn secret_method(metadata: &ServerMetadata) -> Result<AuthMethod, AuthError> {
@@ -329,6 +210,8 @@ pub fn client(answer: &Answer, asked: AuthMethod, metadata: &ServerMetadata) -> 
             AuthError::new("auth-method", Mender::AuthorizationServer, message).with_differ(asked.name(), name)
         })?,
         (None, Some(_)) if asked != AuthMethod::None => asked,
+        // Asked for none, and given a secret without a word on how to use it.
+        (None, Some(_)) if only_public(metadata) => AuthMethod::None,
         (None, Some(_)) => secret_method(metadata)?,
     };
     Ok(Client {
@@ -410,7 +293,7 @@ pub(super) fn test_metadata(more: &Value) -> ServerMetadata {
     }
     let server = url::Url::parse("https://mcp.example/mcp").unwrap();
     let policy = crate::http::guard::Policy::new(&server, false, false).unwrap();
-    let issuer = Issuer::parse(text["issuer"].as_str().unwrap(), &policy).unwrap();
+    let issuer = super::issuer::Issuer::parse(text["issuer"].as_str().unwrap(), &policy).unwrap();
     super::issuer::validate(
         text.to_string().as_bytes(),
         issuer.url(),
@@ -519,9 +402,28 @@ mod tests {
             let metadata = test_metadata(
                 &json!({"registration_endpoint": "https://as.example/r", "token_endpoint_auth_methods_supported": methods}),
             );
-            let got = request(&metadata, &registration).map(|(_, method)| method).map_err(|error| error.rule());
-            assert_eq!(got, want, "{methods}");
+            let got =
+                request(&metadata, &registration).map(|(_, method)| method).map_err(|error| error.rule().to_owned());
+            assert_eq!(got, want.map_err(str::to_owned), "{methods}");
         }
+    }
+
+    #[test]
+    fn a_secret_without_a_word_on_its_use() {
+        let of = |methods: Value| {
+            let metadata = test_metadata(&json!({"token_endpoint_auth_methods_supported": methods}));
+            let answer = Answer::new(StatusCode::CREATED, json!({"client_id": "i", "client_secret": "s"}).to_string());
+            let client = client(&answer, AuthMethod::None, &metadata);
+            client.map_or_else(
+                |error| error.rule().to_owned(),
+                |client| format!("{} {}", client.method.name(), client.secret.is_some()),
+            )
+        };
+        assert_eq!(of(json!(["none"])), "none false");
+        assert_eq!(of(json!(["none", "private_key_jwt"])), "none false");
+        assert_eq!(of(json!(["none", "client_secret_post"])), "client_secret_post true");
+        assert_eq!(of(json!(null)), "client_secret_basic true");
+        assert_eq!(of(json!(["private_key_jwt"])), "auth-method");
     }
 
     #[test]

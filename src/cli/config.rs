@@ -7,8 +7,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use crate::auth::options::Options;
 use crate::secret::SafeUrl;
 use crate::session::{Strategy, ToolRules};
+use crate::store::CredentialStore;
 
 /// Everything that the command line, the environment and the header files say, already checked.
 ///
@@ -20,10 +22,10 @@ pub struct Config {
     pub server: Url,
     /// The endpoint exactly as typed. Stores of mcp-remote are keyed by it. May hold a secret in its query.
     pub server_text: String,
-    /// mcp-remote's second positional argument. Only sign-in uses it.
-    pub callback_port: Option<u16>,
     /// Headers for the server, one per name, values marked sensitive. Never framing or MCP headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The words of `--bearer-command`: a program that prints a token, and its arguments. Then no header is `Authorization`.
+    pub bearer_command: Option<Vec<String>>,
     /// Which transport is tried, and what follows when the server does not speak it.
     pub transport: Strategy,
     /// `--allow-http`: plain `http` to any host was asked for.
@@ -42,8 +44,11 @@ pub struct Config {
     pub request_timeout: Option<Duration>,
     /// Limit after which `initialize` is answered in any case. Never zero.
     pub initialize_timeout: Duration,
-    /// How long requests in flight may still finish after the client closed stdin. May be zero.
-    pub drain: Duration,
+    /// How long requests in flight may still finish after the client closed stdin. May be zero. `None`: nothing was said,
+    /// so [`DRAIN`](super::DRAIN), or longer for a piped script.
+    pub drain: Option<Duration>,
+    /// How long a request waits for a person to sign in before it is answered (S3). May be zero.
+    pub hold: Duration,
     /// Greatest message accepted from either side, in bytes.
     pub max_message: usize,
     /// Whether cookies of the server are kept in memory.
@@ -60,9 +65,15 @@ pub struct Config {
     pub client_identity: Option<(PathBuf, PathBuf)>,
     /// Connect by IPv4 only.
     pub ipv4: bool,
+    /// How to sign in.
+    pub auth: Options,
+    /// Where sign-ins are kept.
+    pub credential_store: CredentialStore,
+    /// `--allow-private-address`: what a public server names may lead into a private network.
+    pub allow_private_address: bool,
     /// What is logged, and where.
     pub log: LogOptions,
-    /// Where the outcome of earlier runs is remembered; `None`: the environment names no home, nothing is kept.
+    /// Where sign-ins and the outcome of earlier runs are kept; `None`: the environment names no home, nothing is kept.
     pub state_dir: Option<PathBuf>,
     /// Sentences about arguments that were accepted but change nothing. To be logged as warnings.
     pub notes: Vec<String>,
@@ -118,8 +129,8 @@ impl fmt::Debug for Config {
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         out.debug_struct("Config")
             .field("server", &SafeUrl(&self.server))
-            .field("callback_port", &self.callback_port)
             .field("headers", &names)
+            .field("bearer_command", &self.bearer_command.as_ref().and_then(|words| words.first()))
             .field("transport", &self.transport)
             .field("allow_http", &self.allow_http)
             .field("tool_rules", &self.tool_rules)
@@ -130,6 +141,7 @@ impl fmt::Debug for Config {
             .field("request_timeout", &self.request_timeout)
             .field("initialize_timeout", &self.initialize_timeout)
             .field("drain", &self.drain)
+            .field("hold", &self.hold)
             .field("max_message", &self.max_message)
             .field("cookies", &self.cookies)
             .field("proxy", &self.proxy)
@@ -138,6 +150,9 @@ impl fmt::Debug for Config {
             .field("env_ca_file", &self.env_ca_file)
             .field("client_identity", &self.client_identity)
             .field("ipv4", &self.ipv4)
+            .field("auth", &self.auth)
+            .field("credential_store", &self.credential_store)
+            .field("allow_private_address", &self.allow_private_address)
             .field("log", &self.log)
             .field("state_dir", &self.state_dir)
             .finish_non_exhaustive()

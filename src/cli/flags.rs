@@ -12,24 +12,14 @@ use crate::secret::SafeText;
 pub(super) const MAX_REPEATS: usize = 256;
 
 /// Flags of mcp-remote whose subject this version does not have. A user who brings them must hear which part is missing.
-const LATER_FLAGS: [(&str, &str); 15] = [
-    ("--auth-success-url", SIGN_IN),
-    ("--auth-timeout", SIGN_IN),
-    ("--authorize-param", SIGN_IN),
-    ("--callback-path", SIGN_IN),
-    ("--client-credentials", SIGN_IN),
-    ("--client-metadata-url", SIGN_IN),
-    ("--device-code", SIGN_IN),
-    ("--disable-resource-parameter", SIGN_IN),
-    ("--host", SIGN_IN),
+const LATER_FLAGS: [(&str, &str); 5] = [
+    ("--client-credentials", ALONE),
+    ("--device-code", "signing in by device code"),
     ("--protocol", TRANSLATION),
-    ("--resource", SIGN_IN),
-    ("--static-oauth-client-info", SIGN_IN),
-    ("--static-oauth-client-metadata", SIGN_IN),
-    ("--token-endpoint", SIGN_IN),
-    ("--use-id-token", SIGN_IN),
+    ("--token-endpoint", ALONE),
+    ("--use-id-token", "sending the ID token"),
 ];
-const SIGN_IN: &str = "sign-in";
+const ALONE: &str = "signing in without a person";
 const TRANSLATION: &str = "translation between protocol revisions";
 
 /// Column at which the descriptions of the help text begin.
@@ -43,7 +33,7 @@ Usage: mcp-drawbridge <SERVER_URL> [CALLBACK_PORT] [FLAGS]
 
 const OUTRO: &str = r#"
 Flags stand anywhere, as --flag VALUE or --flag=VALUE. Unless repeatable, the first counts.
-Time-outs are seconds, fractions allowed. CALLBACK_PORT is for sign-in, which is not there yet.
+Time-outs are seconds, fractions allowed. CALLBACK_PORT is where the browser comes back to.
 
 Examples:
   mcp-drawbridge https://example.com/mcp
@@ -56,7 +46,7 @@ In the configuration of a client, such as Claude Desktop:
       "env": { "TOKEN": "..." } } } }
 
 Environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY; SSL_CERT_FILE, NODE_EXTRA_CA_CERTS;
-  MCP_DRAWBRIDGE_STATE_DIR, where the outcome of earlier runs is remembered.
+  MCP_DRAWBRIDGE_STATE_DIR, where sign-ins and the outcome of earlier runs are kept; BROWSER.
 Exit codes: 0 the client ended the session, 1 failed, 2 wrong arguments.
 "#;
 
@@ -106,6 +96,50 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", action = ArgAction::Append, help_heading = "Headers")]
     pub(super) header_file: Vec<String>,
 
+    /// Send what this program prints as Authorization: Bearer
+    #[arg(long, value_name = "'PROGRAM ...'", action = ArgAction::Append, help_heading = "Headers")]
+    pub(super) bearer_command: Vec<String>,
+
+    /// Keep sign-ins by auto, keyring, file or memory [auto]
+    #[arg(long, value_name = "PLACE", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) credential_store: Vec<String>,
+    /// Keep several accounts on one server apart
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) profile: Vec<String>,
+    /// The client that you registered, or @FILE; ${VAR} as above
+    #[arg(long, value_name = "JSON", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) static_oauth_client_info: Vec<String>,
+    /// What to register, such as '{"scope": "read"}', or @FILE
+    #[arg(long, value_name = "JSON", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) static_oauth_client_metadata: Vec<String>,
+    /// A client ID metadata document of yours
+    #[arg(long, value_name = "URL", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) client_metadata_url: Vec<String>,
+    /// The resource to ask for, instead of the published one
+    #[arg(long, value_name = "URI", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) resource: Vec<String>,
+    /// Name no resource
+    #[arg(long, help_heading = SIGN_IN)]
+    pub(super) disable_resource_parameter: bool,
+    /// Add this to the sign-in page's address; repeatable
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) authorize_param: Vec<String>,
+    /// This machine, where the browser comes back to [localhost]
+    #[arg(long, value_name = "HOST", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) host: Vec<String>,
+    /// The path there [/oauth/callback]
+    #[arg(long, value_name = "PATH", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) callback_path: Vec<String>,
+    /// Where the browser goes when all is done
+    #[arg(long, value_name = "URL", action = ArgAction::Append, help_heading = SIGN_IN)]
+    pub(super) auth_success_url: Vec<String>,
+    /// Sign in although the server does not say that it has PKCE
+    #[arg(long, help_heading = SIGN_IN)]
+    pub(super) allow_missing_pkce_metadata: bool,
+    /// Sign in at an address of a private network
+    #[arg(long, help_heading = SIGN_IN)]
+    pub(super) allow_private_address: bool,
+
     /// Only tools that match; * is any text; repeatable
     #[arg(long, value_name = "PATTERN", action = ArgAction::Append, help_heading = "Tools")]
     pub(super) allow_tool: Vec<String>,
@@ -134,6 +168,12 @@ pub(super) struct Flags {
     /// Left to requests in flight when the client leaves [2]
     #[arg(long, value_name = "SECONDS", action = ArgAction::Append, allow_negative_numbers = true, help_heading = TIME_OUTS)]
     pub(super) drain: Vec<String>,
+    /// Until a request that waits for a sign-in is answered [40]
+    #[arg(long, value_name = "SECONDS", action = ArgAction::Append, allow_negative_numbers = true, help_heading = TIME_OUTS)]
+    pub(super) hold: Vec<String>,
+    /// That the browser waits for the end of a sign-in [30]
+    #[arg(long, value_name = "SECONDS", action = ArgAction::Append, allow_negative_numbers = true, help_heading = TIME_OUTS)]
+    pub(super) auth_timeout: Vec<String>,
 
     /// http, https, socks4, socks5, or off [from the environment]
     #[arg(long, value_name = "URL", action = ArgAction::Append, help_heading = PROXY)]
@@ -175,6 +215,7 @@ pub(super) struct Flags {
     pub(super) version: bool,
 }
 
+const SIGN_IN: &str = "Sign-in";
 const TIME_OUTS: &str = "Time-outs";
 const PROXY: &str = "Proxy and TLS";
 const LOGGING: &str = "Logging";
@@ -203,7 +244,11 @@ pub(super) fn help() -> String {
         let value = value.map(|value| format!(" {value}")).unwrap_or_default();
         let flag = format!("  {short}--{}{value}", argument.get_long().unwrap_or_default());
         let about = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(text, "{flag:<HELP_COLUMN$}{about}");
+        if flag.len() < HELP_COLUMN {
+            let _ = writeln!(text, "{flag:<HELP_COLUMN$}{about}");
+        } else {
+            let _ = writeln!(text, "{flag}\n{:HELP_COLUMN$}{about}", "");
+        }
     }
     text.push_str(OUTRO);
     text
@@ -238,7 +283,8 @@ fn check_values(matches: &ArgMatches) -> Result<(), UsageError> {
             continue;
         };
         let mut values = matches.get_many::<String>(argument.get_id().as_str()).into_iter().flatten();
-        if values.any(String::is_empty) {
+        // As in mcp-remote, an empty resource is none.
+        if values.any(String::is_empty) && long != "resource" {
             return Err(no_value(&format!("--{long}")));
         }
     }
@@ -253,6 +299,7 @@ fn check_repeats(flags: &Flags) -> Result<(), UsageError> {
         ("--ignore-tool", flags.ignore_tool.len()),
         ("--no-proxy", flags.no_proxy.len()),
         ("--ca-file", flags.ca_file.len()),
+        ("--authorize-param", flags.authorize_param.len()),
     ];
     for (flag, count) in repeatable {
         if count > MAX_REPEATS {
@@ -307,10 +354,10 @@ fn flag_name(text: &str) -> String {
 
 fn unknown(flag: &str, suggestion: Option<&str>) -> UsageError {
     if let Some((_, subject)) = LATER_FLAGS.iter().find(|(name, _)| *name == flag) {
-        let hint = if *subject == SIGN_IN {
-            "Leave the flag out. A server that takes a key works: --header 'Authorization: Bearer ${TOKEN}'."
-        } else {
+        let hint = if *subject == TRANSLATION {
             "Leave the flag out: messages pass through in the revision that client and server agree on."
+        } else {
+            "Leave the flag out to sign in by browser. A server that takes a key works: --header 'Authorization: Bearer ${TOKEN}'."
         };
         return UsageError::new(format!("{flag}: {subject} is not part of this version yet"), hint);
     }

@@ -1,5 +1,6 @@
 //! `--header` and `--header-file`: parsing, `${VAR}`, and what the bridge keeps for itself.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -45,7 +46,9 @@ const OVERWRITTEN: [&str; 4] = ["accept", "accept-encoding", "content-type", "mc
 /// The headers of all sources, one per name; the later source wins.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) sent: Vec<(HeaderName, HeaderValue)>,
+    /// What mcp-remote takes for headers, before `${VAR}` is replaced: part of the names of its files.
+    pub(super) typed: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
 }
 
@@ -85,41 +88,72 @@ pub(super) fn collect(
     env: &dyn Fn(&str) -> Option<String>,
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<Headers, UsageError> {
-    let mut all = Headers::default();
+    let mut all = Headers { typed: typed(sources, read_file)?, ..Headers::default() };
+    each(sources, read_file, |place, text| add(&mut all, place, text, env))?;
+    Ok(all)
+}
+
+/// The headers by which mcp-remote names its files, values as typed (see `store::import::Candidate`). Needs no variable.
+pub(super) fn typed(
+    sources: &[HeaderSource],
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<BTreeMap<String, String>, UsageError> {
+    let mut all = BTreeMap::new();
+    each(sources, read_file, |_, text| {
+        // mcp-remote drops what does not begin so.
+        let is_name = |name: &str| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        };
+        if let Some((name, value)) = text.split_once(':').filter(|(name, _)| is_name(name)) {
+            all.insert(name.to_owned(), value.trim_start().to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn each(
+    sources: &[HeaderSource],
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    mut take: impl FnMut(Place<'_>, &str) -> Result<(), UsageError>,
+) -> Result<(), UsageError> {
     for source in sources {
         match source {
-            HeaderSource::Flag(count, text) => add(&mut all, Place::Flag(*count), text, env)?,
+            HeaderSource::Flag(count, text) => take(Place::Flag(*count), text)?,
             HeaderSource::File(path) => {
-                let text = read_text(path, read_file)?;
+                let text = read_text("--header-file", path, FILE_FORM, read_file)?;
                 for (index, line) in text.lines().enumerate() {
                     let line = line.trim_matches(is_blank);
                     if !line.is_empty() && !line.starts_with('#') {
-                        add(&mut all, Place::Line(path, index + 1), line, env)?;
+                        take(Place::Line(path, index + 1), line)?;
                     }
                 }
             }
         }
     }
-    Ok(all)
+    Ok(())
 }
 
-fn read_text(path: &str, read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Result<String, UsageError> {
+/// Reads the file that a flag names. `form` says what it should hold.
+pub(super) fn read_text(
+    flag: &str,
+    path: &str,
+    form: &str,
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<String, UsageError> {
     let shown = SafeText(path);
     let bytes = read_file(Path::new(path)).map_err(|error| {
         UsageError::new(
-            format!("--header-file {shown} cannot be read: {}", super::cause(&error)),
+            format!("{flag} {shown} cannot be read: {}", super::cause(&error)),
             "Check the path and the permissions; clients start the bridge in a directory of their own, so give a full path.",
         )
     })?;
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(UsageError::new(format!("--header-file {shown} is larger than {MAX_FILE_BYTES} bytes"), FILE_FORM));
+        return Err(UsageError::new(format!("{flag} {shown} is larger than {MAX_FILE_BYTES} bytes"), form));
     }
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| {
-        UsageError::new(
-            format!("--header-file {shown} is not UTF-8 text"),
-            "Save it as UTF-8; PowerShell's > writes UTF-16.",
-        )
+        UsageError::new(format!("{flag} {shown} is not UTF-8 text"), "Save it as UTF-8; PowerShell's > writes UTF-16.")
     })
 }
 
@@ -154,14 +188,14 @@ fn add(
         all.notes.push(format!("{place}: the header {name} is ignored, the bridge sets it for each message"));
         return Ok(());
     }
-    all.headers.retain(|(other, _)| *other != name);
-    if all.headers.len() == MAX_HEADERS {
+    all.sent.retain(|(other, _)| *other != name);
+    if all.sent.len() == MAX_HEADERS {
         return Err(UsageError::new(
             format!("{place}: there are more than {MAX_HEADERS} headers"),
             "Leave out those that the server does not need.",
         ));
     }
-    all.headers.push((name, value));
+    all.sent.push((name, value));
     Ok(())
 }
 
@@ -177,29 +211,50 @@ fn refusal(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Replaces each `${VAR}`. What a variable holds is not expanded again, so a literal `${` can stand in a variable.
 fn expand(
     place: Place<'_>,
     name: &HeaderName,
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<String, UsageError> {
+    variables(text, env).map_err(|wrong| wrong.at(&format!("{place}: the header {name}")))
+}
+
+/// A `${` that cannot be replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unexpanded {
+    /// No name and `}` follow it.
+    Form,
+    /// The variable is not set, or empty.
+    Missing(String),
+}
+
+impl Unexpanded {
+    /// The error; `what` is where it happened.
+    pub(super) fn at(&self, what: &str) -> UsageError {
+        match self {
+            Self::Form => UsageError::new(
+                format!("{what} has \"${{\" without a variable's name and \"}}\""),
+                "Write ${NAME}. A value that holds ${ itself can come from a variable.",
+            ),
+            Self::Missing(variable) => UsageError::new(
+                format!("{what} needs the variable {variable}, which is not set or empty"),
+                "Set it in the \"env\" part of the client's configuration for this server, or in the shell.",
+            ),
+        }
+    }
+}
+
+/// Replaces each `${VAR}`. What a variable holds is not expanded again, so a literal `${` can stand in a variable.
+pub(super) fn variables(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Unexpanded> {
     let mut value = String::new();
     let mut rest = text;
     while let Some((before, reference)) = rest.split_once("${") {
         let Some((variable, after)) = reference.split_once('}').filter(|(variable, _)| is_variable(variable)) else {
-            return Err(UsageError::new(
-                format!("{place}: the header {name} has \"${{\" without a variable's name and \"}}\""),
-                "Write ${NAME}. A value that holds ${ itself can come from a variable.",
-            ));
+            return Err(Unexpanded::Form);
         };
         let found = env(variable).filter(|found| !found.is_empty());
-        let Some(found) = found else {
-            return Err(UsageError::new(
-                format!("{place}: the header {name} needs the variable {variable}, which is not set or empty"),
-                "Set it in the \"env\" part of the client's configuration for this server, or in the shell.",
-            ));
-        };
+        let found = found.ok_or_else(|| Unexpanded::Missing(variable.to_owned()))?;
         value.push_str(before);
         value.push_str(&found);
         rest = after;
@@ -285,9 +340,9 @@ mod tests {
 
     fn read(sources: &[HeaderSource]) -> Result<Vec<(String, String)>, UsageError> {
         let all = collect(sources, &variables, &file)?;
-        assert!(all.headers.iter().all(|(_, value)| value.is_sensitive()));
+        assert!(all.sent.iter().all(|(_, value)| value.is_sensitive()));
         let pair = |(name, value): &(HeaderName, HeaderValue)| (name.to_string(), value.to_str().unwrap().to_owned());
-        Ok(all.headers.iter().map(pair).collect())
+        Ok(all.sent.iter().map(pair).collect())
     }
 
     #[test]
@@ -395,7 +450,7 @@ mod tests {
     fn headers_that_guides_suggest_are_ignored_with_a_note() {
         let sources = [flag("Accept: text/event-stream"), flag("Content-Type: application/json"), flag("X-A: 1")];
         let all = collect(&sources, &variables, &file).unwrap();
-        assert_eq!(all.headers.len(), 1);
+        assert_eq!(all.sent.len(), 1);
         assert_eq!(
             all.notes.first().map(String::as_str),
             Some("--header: the header accept is ignored, the bridge sets it for each message")

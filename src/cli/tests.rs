@@ -1,6 +1,10 @@
 use super::*;
+use crate::auth::callback::RedirectHost;
+use crate::store::CredentialStore;
 use proptest::prelude::Strategy as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+mod sign_in;
 
 const URL: &str = "https://example.com/mcp";
 const SECRET: &str = "s3cr3t";
@@ -15,6 +19,7 @@ fn variables(name: &str) -> Option<String> {
 
 fn file(path: &Path) -> io::Result<Vec<u8>> {
     match path.to_str() {
+        Some("client.json") => Ok(br#"{"client_id": "from a file", "client_secret": "${TOKEN}"}"#.to_vec()),
         Some("headers.txt") => Ok(b"X-File: 1\nX-Both: file\n".to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
@@ -44,12 +49,15 @@ fn header_values(config: &Config) -> BTreeMap<String, String> {
     config.headers.iter().map(pair).collect()
 }
 
+fn client_id(config: &Config) -> &str {
+    config.auth.client_info.as_ref().map_or("", |own| &own.client_id)
+}
+
 #[test]
 fn defaults() {
     let config = config(&[URL]);
     assert_eq!(config.server.as_str(), URL);
     assert_eq!(config.server_text, URL);
-    assert_eq!(config.callback_port, None);
     assert!(config.headers.is_empty());
     assert_eq!(config.transport, Strategy::HttpFirst);
     assert!(!config.allow_http && !config.ipv4 && config.cookies);
@@ -60,12 +68,14 @@ fn defaults() {
     assert_eq!(config.body_timeout, None);
     assert_eq!(config.request_timeout, None);
     assert_eq!(config.initialize_timeout, Duration::from_secs(20));
-    assert_eq!(config.drain, Duration::from_secs(2));
+    assert_eq!((config.drain, config.hold), (None, Duration::from_secs(40)));
     assert_eq!(config.max_message, 64 * 1024 * 1024);
     assert_eq!(config.proxy, Proxy::Environment);
     assert!(config.no_proxy.is_empty() && config.ca_files.is_empty());
     assert_eq!((config.env_ca_file, config.client_identity), (None, None));
     assert_eq!(config.log, LogOptions::default());
+    assert_eq!(config.credential_store, CredentialStore::Auto);
+    assert!(!config.allow_private_address);
     assert!(config.state_dir.unwrap().ends_with("mcp-drawbridge"));
     assert!(config.notes.is_empty());
 }
@@ -73,7 +83,7 @@ fn defaults() {
 /// A flag, its value, and whether the value arrived.
 type Flag = (&'static str, Option<&'static str>, fn(&Config) -> bool);
 
-const FLAGS: [Flag; 33] = [
+const FLAGS: [Flag; 55] = [
     ("--transport", Some("http-first"), |c| c.transport == Strategy::HttpFirst),
     ("--transport", Some("sse-first"), |c| c.transport == Strategy::SseFirst),
     ("--transport", Some("http-only"), |c| c.transport == Strategy::HttpOnly),
@@ -88,6 +98,9 @@ const FLAGS: [Flag; 33] = [
     ("--header", Some("-X: y"), |c| header_values(c)["-x"] == "y"),
     ("--header", Some("X-A:${TOKEN}"), |c| header_values(c)["x-a"] == SECRET),
     ("--header-file", Some("headers.txt"), |c| header_values(c)["x-file"] == "1"),
+    ("--bearer-command", Some("vault 'print it' -x"), |c| {
+        c.bearer_command.as_deref().unwrap() == ["vault", "print it", "-x"]
+    }),
     ("--allow-tool", Some("get*"), |c| c.tool_rules.allow == ["get*"]),
     ("--ignore-tool", Some("*"), |c| c.tool_rules.ignore == ["*"]),
     ("--read-only", None, |c| c.tool_rules.read_only),
@@ -96,7 +109,32 @@ const FLAGS: [Flag; 33] = [
     ("--body-timeout", Some("300"), |c| c.body_timeout == Some(Duration::from_secs(300))),
     ("--request-timeout", Some("60"), |c| c.request_timeout == Some(Duration::from_secs(60))),
     ("--initialize-timeout", Some("5"), |c| c.initialize_timeout == Duration::from_secs(5)),
-    ("--drain", Some("0"), |c| c.drain == Duration::ZERO),
+    ("--drain", Some("0"), |c| c.drain == Some(Duration::ZERO)),
+    ("--drain", Some("2"), |c| c.drain == Some(DRAIN)),
+    ("--hold", Some("0.5"), |c| c.hold == Duration::from_millis(500)),
+    ("--auth-timeout", Some("5"), |c| c.auth.auth_timeout == Duration::from_secs(5)),
+    ("--credential-store", Some("file"), |c| c.credential_store == CredentialStore::File),
+    ("--credential-store", Some("memory"), |c| c.credential_store == CredentialStore::Memory),
+    ("--profile", Some("work"), |c| c.auth.profile == "work"),
+    ("--static-oauth-client-info", Some(r#"{"client_id":"${TOKEN}"}"#), |c| client_id(c) == SECRET),
+    ("--static-oauth-client-info", Some("@client.json"), |c| client_id(c) == "from a file"),
+    ("--static-oauth-client-metadata", Some(r#"{"scope":"a b"}"#), |c| c.auth.scopes().unwrap().to_string() == "a b"),
+    ("--client-metadata-url", Some("https://c.test/m"), |c| {
+        c.auth.client_metadata_url.as_deref() == Some("https://c.test/m")
+    }),
+    ("--resource", Some("https://r.test"), |c| c.auth.resource.as_ref().unwrap().as_str() == "https://r.test"),
+    ("--resource", Some(""), |c| c.auth.disable_resource && c.auth.resource.is_none()),
+    ("--disable-resource-parameter", None, |c| c.auth.disable_resource),
+    ("--authorize-param", Some("a=b=c"), |c| c.auth.authorize_params == [("a".to_owned(), "b=c".to_owned())]),
+    ("--host", Some("127.0.0.1"), |c| c.auth.redirect_host == RedirectHost::V4),
+    ("--host", Some("[::1]"), |c| c.auth.redirect_host == RedirectHost::V6),
+    ("--callback-path", Some("/cb"), |c| c.auth.callback_path.as_str() == "/cb"),
+    ("--callback-path", Some("/wait-for-auth"), |c| c.auth.callback_path.as_str() == "/wait-for-auth"),
+    ("--auth-success-url", Some("https://done.test/"), |c| {
+        c.auth.success_url.as_ref().unwrap().as_str() == "https://done.test/"
+    }),
+    ("--allow-missing-pkce-metadata", None, |c| c.auth.allow_missing_pkce),
+    ("--allow-private-address", None, |c| c.allow_private_address),
     ("--proxy", Some("off"), |c| c.proxy == Proxy::Off),
     ("--proxy", Some("socks5://h:1"), |c| matches!(&c.proxy, Proxy::Url(url) if url.as_str() == "socks5://h:1")),
     ("--no-proxy", Some("a,b"), |c| c.no_proxy == ["a", "b"] && c.proxy == Proxy::Environment),
@@ -124,7 +162,7 @@ fn each_flag_works_in_each_position_and_form() {
                 let config = config(&order);
                 assert!(arrived(&config), "{order:?}: {config:?}");
                 assert_eq!(config.server.as_str(), URL);
-                assert_eq!(config.callback_port, Some(3334));
+                assert_eq!(config.auth.callback_port, Some(3334));
                 assert!(config.notes.is_empty(), "{order:?}: {:?}", config.notes);
             }
         }
@@ -135,7 +173,8 @@ fn each_flag_works_in_each_position_and_form() {
 fn each_flag_has_a_case() {
     let help = flags::help();
     let listed: Vec<&str> = help.split_whitespace().filter(|word| word.starts_with("--")).collect();
-    assert!(listed.len() >= FLAGS.len());
+    let names: BTreeSet<&str> = FLAGS.iter().map(|(name, _, _)| *name).collect();
+    assert!(listed.len() >= names.len());
     for flag in listed {
         let flag = flag.trim_end_matches(|last: char| !last.is_ascii_alphanumeric());
         let tested = FLAGS.iter().any(|(name, _, _)| *name == flag)
@@ -165,7 +204,7 @@ fn the_first_value_counts_and_the_user_is_told() {
         "--debug",
     ]);
     assert_eq!(config.transport, Strategy::SseOnly);
-    assert_eq!(config.drain, Duration::from_secs(1));
+    assert_eq!(config.drain, Some(Duration::from_secs(1)));
     assert!(config.log.debug);
     assert_eq!(
         config.notes,
@@ -199,7 +238,7 @@ fn the_environment_names_a_certificate_file() {
 
 #[test]
 fn wrong_arguments_are_errors() {
-    let table: [(&[&str], &str); 36] = [
+    let table: [(&[&str], &str); 39] = [
         (&[], "the server URL is missing"),
         (&["--debug"], "the server URL is missing"),
         (&["--", "--debug"], "the first argument is not a URL"),
@@ -232,6 +271,15 @@ fn wrong_arguments_are_errors() {
         (&[URL, "--initialize-timeout", "0"], "--initialize-timeout cannot be 0"),
         (&[URL, "--max-message", "64MB"], "--max-message: \"64MB\" is not a size"),
         (&[URL, "--client-cert", "c"], "--client-cert is given without --client-key"),
+        (&[URL, "--bearer-command", "vault 's3cr3t"], "--bearer-command has a quote without its end"),
+        (
+            &[URL, "--bearer-command", "a s3cr3t | b"],
+            "--bearer-command has a word that only a shell would carry out, such as | or >",
+        ),
+        (
+            &[URL, "--bearer-command", "vault s3cr3t", "--header=AUTHORIZATION: Basic s3cr3t"],
+            "--bearer-command and a header authorization are given, and only one can be sent",
+        ),
         (&[URL, "--debug=s3cr3t"], "--debug takes no value"),
         (&[URL, "--haeder=X: s3cr3t"], "--haeder is not a flag"),
         (&[URL, "--Authorization: s3cr3t"], "--Authorization is not a flag"),
@@ -241,7 +289,7 @@ fn wrong_arguments_are_errors() {
             &[URL, "--protocol", "auto"],
             "--protocol: translation between protocol revisions is not part of this version yet",
         ),
-        (&[URL, "--resource=s3cr3t"], "--resource: sign-in is not part of this version yet"),
+        (&[URL, "--device-code=s3cr3t"], "--device-code: signing in by device code is not part of this version yet"),
     ];
     for (words, message) in table {
         let error = error(words);
@@ -272,6 +320,16 @@ fn near_names_are_suggested() {
 fn flags_of_mcp_remote_are_known() {
     let works = [
         "--allow-http",
+        "--auth-success-url=https://done.test/",
+        "--auth-timeout=1",
+        "--authorize-param=a=b",
+        "--callback-path=/cb",
+        "--client-metadata-url=https://c.test/m",
+        "--disable-resource-parameter",
+        "--host=localhost",
+        "--resource=https://r.test",
+        "--static-oauth-client-info={\"client_id\":\"a\"}",
+        "--static-oauth-client-metadata={}",
         "--body-timeout=1",
         "--connect-timeout=1",
         "--debug",
@@ -290,23 +348,7 @@ fn flags_of_mcp_remote_are_known() {
     for flag in works {
         assert!(parse_words(&[URL, flag]).is_ok(), "{flag}");
     }
-    let later = [
-        "--auth-success-url",
-        "--auth-timeout",
-        "--authorize-param",
-        "--callback-path",
-        "--client-credentials",
-        "--client-metadata-url",
-        "--device-code",
-        "--disable-resource-parameter",
-        "--host",
-        "--protocol",
-        "--resource",
-        "--static-oauth-client-info",
-        "--static-oauth-client-metadata",
-        "--token-endpoint",
-        "--use-id-token",
-    ];
+    let later = ["--client-credentials", "--device-code", "--protocol", "--token-endpoint", "--use-id-token"];
     for flag in later {
         let error = error(&[URL, flag, "value"]);
         assert!(error.message.ends_with("is not part of this version yet"), "{error}");
@@ -331,7 +373,7 @@ fn help_fits_a_screen() {
     for line in help.lines() {
         assert!(line.chars().count() <= 100 && line.is_ascii(), "{line}");
     }
-    assert!(help.lines().count() <= 70);
+    assert!(help.lines().count() <= 100);
 }
 
 #[test]
@@ -343,6 +385,7 @@ fn repeats_have_a_limit() {
         "--ignore-tool=a",
         "--no-proxy=a",
         "--ca-file=a",
+        "--authorize-param=a=b",
     ] {
         let most: Vec<&str> = std::iter::once(URL).chain([flag; flags::MAX_REPEATS]).collect();
         assert!(parse_words(&most).is_ok(), "{flag}");
@@ -377,6 +420,9 @@ fn debug_of_a_configuration_shows_no_secret() {
         "--header=X-Key: ${TOKEN}",
         "--proxy=http://user:s3cr3t@proxy.test:3128",
     ];
+    let with_command = parse_words(&[URL, "--bearer-command=vault --key s3cr3t"]);
+    let shown = format!("{with_command:?}");
+    assert!(!shown.contains(SECRET) && shown.contains("vault"), "{shown}");
     let Ok(command) = parse_words(&words) else { panic!() };
     let shown = format!("{command:?} {command:#?}");
     assert!(!shown.contains(SECRET), "{shown}");

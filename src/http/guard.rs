@@ -9,7 +9,7 @@
 //! | `url-length` | over 8 KiB |
 //! | `url-characters` | control characters, blanks, backslashes, anything outside ASCII; a text that is no URL |
 //! | `url-scheme` | anything but `https` and `http` |
-//! | `url-host` | no host |
+//! | `url-host` | no host, or one that is no name of a computer, such as `$(id).example` |
 //! | `url-userinfo` | `user:password@` (RFC 3986 section 7.5) |
 //! | `url-fragment` | `#...` in a URL that a server named |
 //! | `plain-http` | `http` to anything but loopback |
@@ -256,8 +256,13 @@ pub(super) fn check_form(url: &Url) -> Result<(), Refusal> {
         let message = format!("the scheme {:?} is neither https nor http", shown_text(url.scheme()));
         return Err(Refusal::new("url-scheme", message));
     }
-    if url.host_str().is_none_or(str::is_empty) {
+    let host = url.host_str().unwrap_or_default();
+    if host.is_empty() {
         return Err(no_host(url));
+    }
+    // What a host name is made of (RFC 1123, and `_`), or an IPv6 address. URL parsers let more through, which a shell would heed.
+    if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b)) {
+        return Err(Refusal::new("url-host", format!("{} has a host that is no name of a computer", shown(url))));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Refusal::new("url-userinfo", format!("{} has a user name or password in it", shown(url)))
@@ -353,6 +358,8 @@ mod tests {
             ("javascript:alert(1)", true, Err("url-scheme")),
             ("--debug", false, Err("url-scheme")),
             ("https://", false, Err("url-host")),
+            ("https://$(id).example/", false, Err("url-host")),
+            ("https://a_b.example/", false, Ok("https://a_b.example/")),
             ("", false, Err("url-scheme")),
         ];
         for (text, allow_http, want) in table {
@@ -391,6 +398,13 @@ mod tests {
             (PUBLIC, "https://0.0.0.0/", Err("address-special")),
             (PUBLIC, "https://u@auth.example/", Err("url-userinfo")),
             (PUBLIC, "https://auth.example/#x", Err("url-fragment")),
+            (PUBLIC, "https://$(id).example/", Err("url-host")),
+            (PUBLIC, "https://`id`.example/", Err("url-host")),
+            (PUBLIC, "https://a&calc.example/", Err("url-host")),
+            (PUBLIC, "https://a;id.example/", Err("url-host")),
+            (PUBLIC, "https://a'b.example/", Err("url-host")),
+            (PUBLIC, "https://_a-b.example/", Ok(())),
+            (PUBLIC, "https://[2606:4700::1]/", Ok(())),
             (PUBLIC, "ftp://auth.example/", Err("url-scheme")),
             (PUBLIC, "smb://auth.example/", Err("url-scheme")),
             (LOCAL, "http://127.0.0.1:4000/", Ok(())),

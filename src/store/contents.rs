@@ -26,7 +26,7 @@ pub(super) const MAX_TOMBSTONES: usize = 512;
 /// Bytes of one text: a token, a URL, a list of scopes.
 pub(super) const MAX_TEXT: usize = 64 * 1024;
 /// Seconds after which a sign-in that was begun is over.
-pub(super) const PENDING_LIFETIME: u64 = 15 * 60;
+pub const PENDING_LIFETIME: u64 = 15 * 60;
 
 /// What must not be stored: which limit it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -173,6 +173,12 @@ pub struct Discovery {
     /// RFC 9207: the authorization response names its issuer.
     #[serde(default)]
     pub iss_parameter_supported: bool,
+    /// The `resource` parameter (RFC 8707); `None`: none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_parameter: Option<String>,
+    /// The authorization server's metadata as it was read, to be judged anew by whoever uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_metadata: Option<String>,
     /// When it was found.
     pub found_at: u64,
     #[serde(flatten)]
@@ -202,6 +208,9 @@ pub struct PendingSignIn {
     /// Scopes that were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_scope: Option<String>,
+    /// The authorization request, for processes that only wait. It holds the state.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "secret_text::optional")]
+    pub authorization_url: Option<Secret>,
     /// When it began.
     pub started_at: u64,
     /// When a browser was opened for it; never a second one (A5).
@@ -380,6 +389,11 @@ impl Contents {
         self.registrations.iter().find(|it| it.issuer == issuer && it.client_id == client_id)
     }
 
+    /// The issuer that a client id was first used with. It is shown to no other (H3).
+    pub fn issuer_of_client(&self, client_id: &str) -> Option<&str> {
+        self.registrations.iter().find(|it| it.client_id == client_id).map(|it| &*it.issuer)
+    }
+
     /// Keeps a registration instead of the one with the same issuer and client id.
     pub fn put_registration(&mut self, registration: Registration) {
         self.remove_registration(&registration.issuer, &registration.client_id);
@@ -539,6 +553,7 @@ mod tests {
             redirect_uri: "http://127.0.0.1:4000/oauth/callback".into(),
             redirect_port: 4000,
             requested_scope: None,
+            authorization_url: None,
             started_at,
             browser_opened_at: None,
             extra: Extra::default(),

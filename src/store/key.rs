@@ -7,7 +7,6 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+use super::choice::CredentialStore;
 use super::files;
 use super::sealed::{Key, KeyId, KeyPlace};
 
@@ -24,34 +24,6 @@ pub(super) const FIND_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const MAKE_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a key file at most.
 const MAX_KEY_FILE: u64 = 256;
-
-/// Where the user wants sign-ins to be kept (`--credential-store`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CredentialStore {
-    /// Sealed, the key in the keyring; if there is none, in a file.
-    #[default]
-    Auto,
-    /// Sealed, the key in a keyring and never in a file.
-    Keyring,
-    /// Sealed, the key in a file of mode 0600. No keyring is asked.
-    File,
-    /// Not kept: every start signs in anew.
-    Memory,
-}
-
-impl FromStr for CredentialStore {
-    type Err = UnknownStore;
-
-    fn from_str(text: &str) -> Result<Self, UnknownStore> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "keyring" => Ok(Self::Keyring),
-            "file" => Ok(Self::File),
-            "memory" => Ok(Self::Memory),
-            _ => Err(UnknownStore),
-        }
-    }
-}
 
 impl CredentialStore {
     /// Whether a key at this place is what the user wants.
@@ -74,11 +46,6 @@ impl CredentialStore {
         }
     }
 }
-
-/// A word that names no store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the credential store is one of auto, keyring, file, memory")]
-pub struct UnknownStore;
 
 /// A place that keeps keys. Calls may block for as long as a person thinks.
 pub trait Vault: Send + Sync {
@@ -484,7 +451,7 @@ pub(super) mod tests {
             assert_eq!(name.parse(), Ok(choice));
             assert!(choice.places().iter().all(|place| choice.accepts(*place)));
         }
-        assert_eq!("Keyring".parse::<CredentialStore>(), Err(UnknownStore));
+        assert_eq!("Keyring".parse::<CredentialStore>(), Err(crate::store::UnknownStore));
         assert!(!Keyring.accepts(KeyPlace::File) && !File.accepts(KeyPlace::Keyring));
         assert!(!Auto.places().contains(&KeyPlace::Keyutils));
     }

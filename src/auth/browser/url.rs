@@ -52,14 +52,6 @@ impl BrowserUrl {
 
     fn checked(url: &Url, policy: &Policy) -> Result<Self, Refusal> {
         policy.check_url(url, Purpose::Fetch)?;
-        // What a host name is made of (RFC 1123, and `_`), or an IPv6 address. URL parsers let more through.
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b);
-        if !url.host_str().is_some_and(|host| host.bytes().all(plain)) {
-            return Err(Refusal::new(
-                "url-host",
-                format!("{} has a host that is no name of a computer", guard::shown(url)),
-            ));
-        }
         let text = encode(url.as_str());
         let url = guard::parse(&text, None)?;
         policy.check_url(&url, Purpose::Fetch)?;

@@ -1,95 +1,44 @@
-//! The authorization response (RFC 6749 section 4.1.2, RFC 9207): what came to the redirect URI. Pure.
+//! The authorization response (RFC 6749 section 4.1.2, RFC 9207), once its `state` is known to be ours. Pure.
 //!
-//! The order matters: first `state`, because whoever does not know it is nobody we asked, and gets nothing done, not even an end
-//! of the sign-in; then `iss`, before a code is sent or an error is believed; then the rest.
-
-use std::borrow::Cow;
-
-use url::form_urlencoded;
+//! The order matters: [`crate::auth::callback`] looks at `state` first, because whoever does not know it is nobody we asked, and gets nothing
+//! done, not even an end of the sign-in. Here `iss` comes next, before a code is sent or an error is believed; then the rest.
 
 use crate::{
+    auth::callback::{Answer, Reply},
     auth::error::{AuthError, Fault, Mender, foreign},
     secret::Secret,
 };
 
-/// Longest query that is read, in bytes.
-pub const MAX_QUERY: usize = 16 * 1024;
-/// Longest code that is taken, in bytes.
-pub const MAX_CODE: usize = 8 * 1024;
-
 /// What was recorded before the browser was sent away.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// State of the request.
-    pub state: &'a Secret,
     /// Issuer of the validated metadata, byte for byte.
     pub issuer: &'a str,
     /// Whether that metadata says that `iss` comes.
     pub iss_in_response: bool,
 }
 
-/// What a request to the redirect URI was.
-#[derive(Debug)]
-pub enum Callback {
-    /// The answer. The code may be redeemed, once.
-    Code(Secret),
-    /// Nothing of ours: refuse it with a page and go on waiting.
-    NotOurs,
-    /// The answer, and no code: the sign-in has ended. The error may be shown.
-    Ended(AuthError),
-}
-
-/// Judges the query of a request to the redirect URI: the text after `?`.
-pub fn judge(query: &str, expected: &Expected<'_>) -> Callback {
-    if query.len() > MAX_QUERY {
-        return Callback::NotOurs;
-    }
-    let pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query.as_bytes()).collect();
-    let all =
-        |name: &str| pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| &**value).collect::<Vec<_>>();
-    match all("state").as_slice() {
-        [state] if same(state, expected.state.expose()) => {}
-        _ => return Callback::NotOurs,
-    }
-    let ended = |rule, message: &str| Callback::Ended(AuthError::new(rule, Mender::AuthorizationServer, message));
-    if let Err(error) = judge_issuer(&all("iss"), expected) {
-        return Callback::Ended(error);
-    }
-    match (all("code").as_slice(), all("error").as_slice()) {
-        ([code], []) if is_code(code) => Callback::Code(Secret::new(*code)),
-        ([_], []) => ended("callback-code", "the authorization server's answer has a code that is no code"),
-        ([], [error]) => Callback::Ended(denied(error, all("error_description").first().copied().unwrap_or_default())),
-        ([], []) => ended("callback-form", "the authorization server's answer has neither a code nor an error"),
-        _ => ended("callback-form", "the authorization server's answer says more than one thing"),
-    }
-}
-
-/// Judges what a person pasted: the address that the browser ended at, or the code alone.
+/// The code of an answer, which may be redeemed once; or why there is none, which may be shown.
 ///
-/// The code alone has no state. PKCE binds it to our request all the same, so it is taken, but not from a server that says it
-/// sends `iss`: then only the whole address can be judged.
-pub fn judge_pasted(text: &str, expected: &Expected<'_>) -> Callback {
-    let text = text.trim().trim_matches(['"', '\'', '<', '>']);
-    if let Some((_, query)) = text.split_once('?') {
-        return judge(query.split('#').next().unwrap_or_default(), expected);
+/// A code that a person pasted alone has no state. PKCE binds it to our request all the same, so it is taken, but not from a server that
+/// says it sends `iss`: then only the whole address can be judged.
+pub fn judge(reply: Reply, expected: &Expected<'_>) -> Result<Secret, AuthError> {
+    judge_issuer(reply.iss.as_deref(), expected).map_err(|error| {
+        if reply.with_state {
+            error
+        } else {
+            error.with_hint("paste the whole address from the browser, not the code alone")
+        }
+    })?;
+    match reply.answer {
+        Answer::Code(code) => Ok(code),
+        Answer::Error { error, description } => Err(denied(&error, description.as_deref().unwrap_or_default())),
     }
-    if text.contains("://") || text.contains(' ') || !is_code(text) {
-        return Callback::NotOurs;
-    }
-    match judge_issuer(&[], expected) {
-        Ok(()) => Callback::Code(Secret::new(text)),
-        Err(error) => Callback::Ended(error.with_hint("paste the whole address from the browser, not the code alone")),
-    }
-}
-
-/// RFC 6749 appendix A.11.
-fn is_code(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_CODE && text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
 /// RFC 9207 section 2.4 with the table of MCP 2026-07-28 "Authorization Response Validation": simple string comparison,
 /// nothing normalised. On a mismatch nothing of the answer is shown but `iss` itself.
-fn judge_issuer(found: &[&str], expected: &Expected<'_>) -> Result<(), AuthError> {
+fn judge_issuer(found: Option<&str>, expected: &Expected<'_>) -> Result<(), AuthError> {
     let refuse = |message: &str, found: &str| {
         let error = AuthError::new("callback-issuer", Mender::AuthorizationServer, message);
         Err(error.with_differ(expected.issuer, found).with_hint(
@@ -98,11 +47,12 @@ fn judge_issuer(found: &[&str], expected: &Expected<'_>) -> Result<(), AuthError
         ))
     };
     match found {
-        [iss] if *iss == expected.issuer => Ok(()),
-        [iss] => refuse("the answer comes from another issuer (RFC 9207 section 2.4)", iss),
-        [] if !expected.iss_in_response => Ok(()),
-        [] => refuse("the answer has no iss, which the authorization server says it sends (RFC 9207 section 2.4)", ""),
-        _ => refuse("the answer has more than one iss (RFC 9207 section 2.4)", &found.join(" ")),
+        Some(iss) if iss == expected.issuer => Ok(()),
+        Some(iss) => refuse("the answer comes from another issuer (RFC 9207 section 2.4)", iss),
+        None if !expected.iss_in_response => Ok(()),
+        None => {
+            refuse("the answer has no iss, which the authorization server says it sends (RFC 9207 section 2.4)", "")
+        }
     }
 }
 
@@ -157,38 +107,36 @@ fn denied(code: &str, description: &str) -> AuthError {
     AuthError::new(rule, mender, format!("{message}{said}")).with_fault(fault).with_hint(hint)
 }
 
-/// In a time that depends on the lengths alone.
-fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && !b.is_empty() && a.bytes().zip(b.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
-}
-
-/// Entry point for fuzzing: the query of a callback.
+/// Entry point for fuzzing: the query of a callback, as a request to the redirect URI and as pasted text.
 ///
 /// # Panics
 ///
 /// When a promise of this module is broken.
 #[doc(hidden)]
 pub fn fuzz_callback(data: &[u8]) {
+    use crate::auth::callback::{CallbackPath, Expectation, RedirectHost, RedirectUri, paste::judge_paste};
+    use url::form_urlencoded;
+
     let text = String::from_utf8_lossy(data);
-    let state = Secret::new("S");
+    let redirect = RedirectUri::new(RedirectHost::Localhost, 3335, CallbackPath::default());
+    let state = Expectation::new(redirect, Secret::new("S"));
+    let Ok(reply) = judge_paste(&format!("http://localhost:3335/oauth/callback?{text}"), &state) else { return };
+    let query = text.split('#').next().unwrap_or_default();
+    let values = |name: &str| {
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.filter(|(known, _)| known == name).map(|(_, value)| value.into_owned()).collect::<Vec<_>>()
+    };
+    assert!(!reply.with_state || values("state") == ["S"]);
     for iss_in_response in [false, true] {
-        let expected = Expected { state: &state, issuer: "https://as.example", iss_in_response };
-        let count = |name: &str| form_urlencoded::parse(text.as_bytes()).filter(|(known, _)| known == name).count();
-        let has = |name: &str, value: &str| {
-            form_urlencoded::parse(text.as_bytes()).any(|pair| pair == (name.into(), value.into()))
+        let expected = Expected { issuer: "https://as.example", iss_in_response };
+        let fits = match reply.iss.as_deref() {
+            Some(iss) => iss == "https://as.example",
+            None => !iss_in_response,
         };
-        let ours = has("state", "S") && count("state") == 1;
-        let issuer_fits =
-            has("iss", "https://as.example") && count("iss") == 1 || count("iss") == 0 && !iss_in_response;
-        match judge(&text, &expected) {
-            Callback::Code(code) => {
-                assert!(ours && issuer_fits && count("code") == 1 && count("error") == 0);
-                assert!(!code.expose().is_empty() && code.expose().len() <= MAX_CODE);
-            }
-            Callback::NotOurs => assert!(!ours || text.len() > MAX_QUERY),
-            Callback::Ended(error) => {
-                assert!(ours);
-                assert_eq!(error.rule() == "callback-issuer", !issuer_fits);
+        match judge(reply.clone(), &expected) {
+            Ok(code) => assert!(fits && !code.expose().is_empty()),
+            Err(error) => {
+                assert_eq!(error.rule() == "callback-issuer", !fits);
                 let shown = format!("{error} {}", error.hint().unwrap_or_default());
                 assert!(shown.chars().all(|c| !c.is_control()) && shown.len() < 4096);
             }
@@ -200,50 +148,65 @@ pub fn fuzz_callback(data: &[u8]) {
 mod tests {
     use super::*;
 
-    fn go(query: &str) -> Callback {
-        let state = Secret::new("S");
-        judge(query, &Expected { state: &state, issuer: "https://as.example", iss_in_response: false })
+    fn code(iss: Option<&str>, with_state: bool) -> Reply {
+        Reply { answer: Answer::Code(Secret::new("c")), iss: iss.map(str::to_owned), with_state }
+    }
+
+    fn error(code: &str) -> Reply {
+        let answer = Answer::Error { error: code.to_owned(), description: Some("said \u{1b}[31m so".to_owned()) };
+        Reply { answer, iss: None, with_state: true }
     }
 
     #[test]
-    fn limits_are_reached() {
-        let code = |length| go(&format!("state=S&code={}", "c".repeat(length)));
-        assert!(matches!(code(MAX_CODE), Callback::Code(_)));
-        assert!(matches!(code(MAX_CODE + 1), Callback::Ended(_)));
-        let padded = |length| go(&format!("state=S&code=c&x={}", "c".repeat(length - "state=S&code=c&x=".len())));
-        assert!(matches!(padded(MAX_QUERY), Callback::Code(_)));
-        assert!(matches!(padded(MAX_QUERY + 1), Callback::NotOurs));
-    }
-
-    #[test]
-    fn pasted_answers() {
-        let state = Secret::new("S");
-        let go = |text: &str, iss_in_response| match judge_pasted(
-            text,
-            &Expected { state: &state, issuer: "https://as.example", iss_in_response },
-        ) {
-            Callback::Code(code) => code.expose().to_owned(),
-            Callback::NotOurs => "not ours".to_owned(),
-            Callback::Ended(error) => error.rule().to_owned(),
-        };
-        #[rustfmt::skip]
+    fn iss_comes_before_code_and_error() {
+        const OURS: &str = "https://as.example";
+        // (iss, whether it is announced, taken)
         let table = [
-            (" http://localhost:3334/oauth/callback?code=c%2F1&state=S \n", false, "c/1"), ("\"http://x/?code=c&state=S#frag\"", false, "c"),
-            ("http://x/?code=c&state=T", false, "not ours"), ("http://x/callback", false, "not ours"), ("", false, "not ours"),
-            ("c-1/x", false, "c-1/x"), ("two words", false, "not ours"), ("c-1", true, "callback-issuer"),
-            ("?code=c&state=S", false, "c"), ("http://x/?code=c&state=S&iss=https://as.example", true, "c"),
-            ("http://x/?code=c&state=S", true, "callback-issuer"), ("http://x/?error=access_denied&state=S", false, "access-denied"),
+            (Some(OURS), true, true),
+            (Some(OURS), false, true),
+            (None, false, true),
+            (None, true, false),
+            (Some("https://as.example/"), true, false),
+            (Some("https://evil.example"), false, false),
+            (Some(""), false, false),
         ];
-        for (text, iss_in_response, want) in table {
-            assert_eq!(go(text, iss_in_response), want, "{text}");
+        for (iss, iss_in_response, taken) in table {
+            let expected = Expected { issuer: OURS, iss_in_response };
+            let judged = judge(code(iss, true), &expected);
+            assert_eq!(judged.is_ok(), taken, "{iss:?} {iss_in_response}");
+            if let Err(error) = judged {
+                assert_eq!((error.rule(), error.fault()), ("callback-issuer", Fault::Refused));
+                let answer = Answer::Error { error: "access_denied".into(), description: Some("hidden".into()) };
+                let reply = Reply { answer, iss: iss.map(str::to_owned), with_state: true };
+                let error = judge(reply, &expected).unwrap_err();
+                assert!(error.rule() == "callback-issuer" && !error.to_string().contains("hidden"));
+            }
         }
     }
 
     #[test]
-    fn an_empty_state_matches_nothing() {
-        let state = Secret::new("");
-        let expected = Expected { state: &state, issuer: "i", iss_in_response: false };
-        assert!(matches!(judge("state=&code=c", &expected), Callback::NotOurs));
-        assert!(!format!("{:?}", go("state=S&code=hidden")).contains("hidden"));
+    fn a_code_alone_is_not_taken_from_a_server_that_sends_iss() {
+        let expected = |iss_in_response| Expected { issuer: "i", iss_in_response };
+        assert_eq!(judge(code(None, false), &expected(false)).unwrap().expose(), "c");
+        let error = judge(code(None, false), &expected(true)).unwrap_err();
+        assert!(error.hint().unwrap().contains("whole address"));
+    }
+
+    #[test]
+    fn errors_say_what_follows() {
+        let expected = Expected { issuer: "i", iss_in_response: false };
+        let table = [
+            ("access_denied", "access-denied", Fault::Denied),
+            ("invalid_scope", "invalid-scope", Fault::Denied),
+            ("invalid_target", "invalid-target", Fault::Denied),
+            ("unauthorized_client", "client-rejected", Fault::ClientRejected),
+            ("server_error", "server-busy", Fault::Transient { retry_after: None }),
+            ("x", "sign-in-refused", Fault::Denied),
+        ];
+        for (word, rule, fault) in table {
+            let error = judge(error(word), &expected).unwrap_err();
+            assert_eq!((error.rule(), error.fault()), (rule, fault));
+            assert!(!error.to_string().contains('\u{1b}') && error.hint().is_some());
+        }
     }
 }

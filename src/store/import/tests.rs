@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::store::md5;
 
 /// The example of mcp-remote's own derivation.
 const SERVER: &str = "http://127.0.0.1:18141/mcp";

@@ -1,0 +1,413 @@
+//! The sign-in by a person: one process holds it, the others wait (A5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::begin::Begun;
+use super::discover::Found;
+use super::login::{Login, client_of, same};
+use super::{Errand, Inner, Outcome, Stage, not_stored, now};
+use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
+use crate::auth::error::{AuthError, Fault, Mender};
+use crate::auth::grant::{self, Context, Expected, Pkce};
+use crate::auth::redirect::{self, Callback};
+use crate::auth::registration::Client;
+use crate::auth::scope::Scopes;
+use crate::secret::Secret;
+use crate::session::SignIn;
+use crate::store::{AccountKey, Contents, Critical, CriticalLock, PENDING_LIFETIME, PendingSignIn, StoreError};
+
+/// How often a process that waits for another one's sign-in looks, and one that holds a sign-in for what a `login` elsewhere did.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the process that took a pasted answer may need to redeem it.
+const ELSEWHERE: Duration = Duration::from_secs(45);
+/// The user's wish opens a browser that was opened already only after this time: a double click is one wish.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
+/// A registration that was not good enough is not used again when the user asks a second time, after this time in seconds.
+const FORGET_AFTER: u64 = 20;
+
+/// The rule of a messenger that does not find the sign-in: the code is not spent.
+const NO_SIGN_IN: &str = "no-sign-in";
+
+/// Who opens the browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opener {
+    /// The bridge.
+    Auto,
+    /// Nobody: the address is told.
+    Quiet,
+    /// The user wants it.
+    User,
+}
+
+enum Turn {
+    /// Tokens came while we waited.
+    SignedIn,
+    /// It is for us.
+    Ours(CriticalLock, Box<Contents>),
+}
+
+impl Inner {
+    /// Signs in. `refused`: an access token that does not count.
+    pub(super) async fn sign_in(
+        self: &Arc<Self>,
+        found: &Arc<Found>,
+        scope: Option<Scopes>,
+        opener: Opener,
+        refused: Option<&Secret>,
+    ) -> Outcome {
+        self.stage.send_replace(Stage::Preparing);
+        let outcome = self.in_turn(found, scope, opener, refused).await;
+        let shown = matches!(*self.stage.borrow(), Stage::Waiting { .. });
+        self.stage.send_replace(Stage::Off);
+        match &outcome {
+            Ok(()) => {
+                self.state().quiet = false;
+                self.tell(SignIn::Done);
+            }
+            Err(error) => {
+                // A person saw it and did not want it, or is not there.
+                self.state().quiet |= shown;
+                self.tell(SignIn::Ended { message: error.to_string().into(), hint: error.hint().map(Into::into) });
+            }
+        }
+        outcome
+    }
+
+    async fn in_turn(
+        self: &Arc<Self>,
+        found: &Arc<Found>,
+        scope: Option<Scopes>,
+        opener: Opener,
+        refused: Option<&Secret>,
+    ) -> Outcome {
+        let Turn::Ours(lock, contents) = self.wait_for_turn(refused).await? else { return Ok(()) };
+        let mut forget = None;
+        let mut begun = None;
+        if let Some(pending) = contents.pending(&self.key, now()) {
+            let wanted = scope.clone().unwrap_or_default();
+            let asked = pending.requested_scope.as_deref().map(Scopes::parse).unwrap_or_default();
+            let fits = pending.issuer == found.metadata.issuer.as_str()
+                && pending.resource == found.name.as_str()
+                && asked.covers(&wanted);
+            if fits {
+                begun = self.take_over(pending, &contents).await;
+            }
+            if opener == Opener::User && pending.started_at + FORGET_AFTER < now() {
+                // The person asks again; perhaps the authorization server did not know the client.
+                forget = Some(pending.client_id.clone());
+                begun = None;
+            }
+        }
+        let begun = match begun {
+            Some(mut begun) => {
+                let open =
+                    opener == Opener::User || (opener == Opener::Auto && begun.pending.browser_opened_at.is_none());
+                if open {
+                    self.mark_opened(&mut begun.pending).await;
+                }
+                self.wait_begins(&begun, open);
+                begun
+            }
+            None => {
+                let begun = self.begin_sign_in(found, scope.as_ref(), &contents, opener, forget.as_deref()).await?;
+                self.wait_begins(&begun, opener != Opener::Quiet);
+                begun
+            }
+        };
+        drop(contents);
+        let outcome = self.wait_for_person(begun, found, scope, refused).await;
+        drop(lock);
+        outcome
+    }
+
+    /// Until this process may sign in, or another one has.
+    async fn wait_for_turn(&self, refused: Option<&Secret>) -> Result<Turn, AuthError> {
+        let mut told: Option<Secret> = None;
+        loop {
+            let turn = self.store.critical(&self.key, Critical::SignIn, LOOK).await;
+            let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
+            match turn {
+                Ok(lock) => {
+                    if self.adopt(refused).await {
+                        return Ok(Turn::SignedIn);
+                    }
+                    return Ok(Turn::Ours(lock, Box::new(contents)));
+                }
+                Err(StoreError::Busy) => {}
+                Err(error) => return Err(not_stored(&error)),
+            }
+            if self.adopt(refused).await {
+                return Ok(Turn::SignedIn);
+            }
+            // The other one's address is good for our client too.
+            let url = contents.pending(&self.key, now()).and_then(|pending| pending.authorization_url.clone());
+            if let Some(url) = url.filter(|url| told.as_ref().is_none_or(|told| !same(told, url))) {
+                self.stage.send_replace(Stage::Waiting { quiet: false });
+                self.tell(SignIn::Wanted { url: url.expose().into(), advice: String::new().into() });
+                told = Some(url);
+            }
+        }
+    }
+
+    fn wait_begins(self: &Arc<Self>, begun: &Begun, open: bool) {
+        if !open {
+            let opened = begun.pending.browser_opened_at.is_some();
+            self.show(begun, false);
+            self.stage.send_replace(Stage::Waiting { quiet: !opened });
+            return;
+        }
+        self.stage.send_replace(Stage::Waiting { quiet: false });
+        self.show(begun, true);
+    }
+
+    async fn mark_opened(&self, pending: &mut PendingSignIn) {
+        pending.browser_opened_at = Some(now());
+        let (key, kept, at) = (self.key.clone(), pending.clone(), now());
+        if let Err(error) = self.store.update(move |contents| contents.put_pending(&key, kept, at)).await {
+            tracing::debug!("the sign-in's mark: {error}");
+        }
+    }
+
+    async fn wait_for_person(
+        self: &Arc<Self>,
+        mut begun: Begun,
+        found: &Arc<Found>,
+        scope: Option<Scopes>,
+        refused: Option<&Secret>,
+    ) -> Outcome {
+        let ends = begun.pending.started_at.saturating_add(PENDING_LIFETIME);
+        let mut opened = Instant::now();
+        let mut gone_since: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                Callback { reply, responder } = begun.serving.callback() => {
+                    let outcome = self.complete(reply, &begun.pending, &begun.client, found, scope.as_ref()).await;
+                    responder.finish(page_of(&outcome));
+                    self.state().lingering = Some(begun.serving.linger());
+                    return outcome;
+                }
+                () = self.wanted.notified() => {
+                    if opened.elapsed() >= OPEN_AGAIN || *self.stage.borrow() == (Stage::Waiting { quiet: true }) {
+                        opened = Instant::now();
+                        self.mark_opened(&mut begun.pending).await;
+                        self.wait_begins(&begun, true);
+                    }
+                }
+                () = sleep(LOOK) => {
+                    if self.adopt(refused).await {
+                        begun.serving.close().await;
+                        return Ok(());
+                    }
+                    if now() >= ends {
+                        self.forget_pending().await;
+                        begun.serving.close().await;
+                        return Err(run_out());
+                    }
+                    let still = match self.store.snapshot().await {
+                        Ok(contents) => contents
+                            .pending(&self.key, now())
+                            .is_some_and(|pending| same(&pending.state, &begun.pending.state)),
+                        Err(_) => true,
+                    };
+                    // Taken by a process where the answer was pasted: it redeems it now, or was told that it was denied.
+                    gone_since = if still { None } else { gone_since.or_else(|| Some(Instant::now())) };
+                    if gone_since.is_some_and(|since| since.elapsed() >= ELSEWHERE) {
+                        begun.serving.close().await;
+                        return Err(AuthError::new("sign-in-ended", Mender::User, "the sign-in was ended elsewhere")
+                            .with_fault(Fault::Denied)
+                            .with_hint("sign in again"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer came: judge it, redeem the code, keep the tokens.
+    async fn complete(
+        &self,
+        reply: Reply,
+        pending: &PendingSignIn,
+        client: &Client,
+        found: &Found,
+        scope: Option<&Scopes>,
+    ) -> Outcome {
+        let expected = Expected { issuer: &pending.issuer, iss_in_response: found.metadata.iss_in_response };
+        let outcome = match grant::callback::judge(reply, &expected) {
+            Ok(code) => self.redeem_code(&code, pending, client, found, scope).await,
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            self.forget_pending().await;
+        }
+        outcome
+    }
+
+    /// By the messenger if there is one. A sign-in that was pasted is no longer in the store, where the messenger would look.
+    async fn redeem_code(
+        &self,
+        code: &Secret,
+        pending: &PendingSignIn,
+        client: &Client,
+        found: &Found,
+        scope: Option<&Scopes>,
+    ) -> Outcome {
+        let errand = Errand::Exchange { code: code.expose().into(), state: pending.state.expose().into() };
+        match self.send_messenger(errand).await {
+            Some(Ok(())) => match self.adopt(None).await {
+                true => Ok(()),
+                false => Err(super::interrupted()),
+            },
+            Some(Err(error)) if error.rule() != NO_SIGN_IN => Err(error),
+            _ => self.exchange(code, pending, client, found, scope).await,
+        }
+    }
+
+    /// The messenger's part.
+    pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret) -> Outcome {
+        let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
+        let pending = contents.pending(&self.key, now()).filter(|pending| same(&pending.state, state)).cloned();
+        let found = contents.discovery(&self.key).and_then(|kept| self.restore(kept));
+        let (Some(pending), Some(found)) = (pending, found) else {
+            return Err(AuthError::new(NO_SIGN_IN, Mender::Nobody, "the sign-in is not in the store"));
+        };
+        if found.metadata.issuer.as_str() != pending.issuer {
+            return Err(AuthError::new(NO_SIGN_IN, Mender::Nobody, "the sign-in is of another authorization server"));
+        }
+        let client = client_of(&pending.issuer, &pending.client_id, &contents, &self.options);
+        drop(contents);
+        self.exchange(code, &pending, &client, &found, None).await
+    }
+
+    async fn exchange(
+        &self,
+        code: &Secret,
+        pending: &PendingSignIn,
+        client: &Client,
+        found: &Found,
+        scope: Option<&Scopes>,
+    ) -> Outcome {
+        let quirks = found.quirks();
+        let pkce = Pkce::restored(pending.verifier.clone());
+        let resource = found.resource.as_ref();
+        let request =
+            grant::exchange_request(&found.metadata, client, code, &pkce, &pending.redirect_uri, resource, quirks)?;
+        let requested = pending.requested_scope.as_deref().map(Scopes::parse).or_else(|| scope.cloned());
+        let secrets: Vec<&Secret> = [code, pkce.verifier()].into_iter().chain(&client.secret).collect();
+        let context = Context {
+            metadata: &found.metadata,
+            quirks,
+            requested: requested.as_ref(),
+            previous: None,
+            dpop: false,
+            secrets: &secrets,
+        };
+        let _busy = self.busy();
+        let tokens = match grant::redeem(&self.http, &request, &context).await {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                if error.fault() == Fault::ClientRejected {
+                    let (issuer, id) = (client.issuer.clone(), client.id.clone());
+                    let _ = self.store.update(move |contents| contents.remove_registration(&issuer, &id)).await;
+                }
+                return Err(error);
+            }
+        };
+        let key = AccountKey {
+            issuer: found.metadata.issuer.as_str().to_owned(),
+            resource: found.name.as_str().to_owned(),
+            profile: self.key.profile.clone(),
+        };
+        let login = Login::new(key, client.clone(), tokens, requested, now())?;
+        let (server, account, discovery, at) =
+            (self.key.clone(), login.account(), found.record(now()), login.obtained_at);
+        let stored = self.store.update(move |contents| {
+            contents.put_account(account, at);
+            contents.put_discovery(&server, discovery);
+            contents.remove_pending(&server);
+        });
+        match stored.await {
+            Ok(()) | Err(StoreError::NotSaved(_)) => {}
+            Err(error) => tracing::warn!("The sign-in is kept by this process alone: {error}"),
+        }
+        let mut state = self.state();
+        state.login = Some(Arc::new(login));
+        Ok(())
+    }
+
+    async fn forget_pending(&self) {
+        let key = self.key.clone();
+        if let Err(error) = self.store.update(move |contents| contents.remove_pending(&key)).await {
+            tracing::debug!("the sign-in's end: {error}");
+        }
+    }
+
+    /// Takes the answer that a person pasted, for a sign-in of this process or of any other.
+    pub(super) async fn paste(self: &Arc<Self>, text: Secret) {
+        if let Err(error) = self.pasted(&text).await {
+            let mut message = error.to_string();
+            if let Some(hint) = error.hint() {
+                message = format!("{message}; {hint}");
+            }
+            self.tell(SignIn::NotTaken { message: message.into() });
+        }
+    }
+
+    async fn pasted(self: &Arc<Self>, text: &Secret) -> Outcome {
+        let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
+        let not_taken = |message: String| AuthError::new("paste", Mender::User, message);
+        let Some(pending) = contents.pending(&self.key, now()).cloned() else {
+            return Err(not_taken("no sign-in is under way".into()).with_hint("begin one, then paste its answer"));
+        };
+        let redirect = RedirectUri::read(&pending.redirect_uri)
+            .ok_or_else(|| not_taken("the sign-in under way is not one of this version".into()))?;
+        let expected = Expectation::new(redirect, pending.state.clone());
+        let reply = paste::judge_paste(text.expose(), &expected).map_err(|error| not_taken(error.to_string()))?;
+        let client = client_of(&pending.issuer, &pending.client_id, &contents, &self.options);
+        let known = self.found().filter(|found| found.metadata.issuer.as_str() == pending.issuer);
+        let found =
+            match known.or_else(|| contents.discovery(&self.key).and_then(|kept| self.restore(kept)).map(Arc::new)) {
+                Some(found) if found.metadata.issuer.as_str() == pending.issuer => found,
+                _ => Arc::new(self.of_issuer(&pending.issuer, &pending.resource).await?),
+            };
+        drop(contents);
+        // An `iss` that does not fit leaves the sign-in to whoever has the right answer.
+        let expected = Expected { issuer: &pending.issuer, iss_in_response: found.metadata.iss_in_response };
+        if let Err(error) = grant::callback::judge(reply.clone(), &expected)
+            && error.rule() == "callback-issuer"
+        {
+            return Err(error);
+        }
+        // Whoever takes it out of the store redeems it: a code is used once.
+        let (key, state, at) = (self.key.clone(), pending.state.clone(), now());
+        let taken = self.store.update(move |contents| contents.take_pending(&key, state.expose(), at).is_some());
+        if !taken.await.map_err(|error| not_stored(&error))? {
+            return Err(not_taken("this sign-in has had its answer".into()));
+        }
+        let outcome = self.complete(reply, &pending, &client, &found, None).await;
+        if outcome.is_ok() {
+            self.state().found = Some(found);
+            // The work that waits for a person sees the tokens in the store and says so itself.
+            if *self.stage.borrow() == Stage::Off {
+                self.tell(SignIn::Done);
+            }
+        }
+        outcome
+    }
+}
+
+fn page_of(outcome: &Outcome) -> redirect::Outcome {
+    match outcome {
+        Ok(()) => redirect::Outcome::Success,
+        Err(error) if error.rule() == "access-denied" => redirect::Outcome::Denied,
+        Err(error) => redirect::Outcome::Failed { reason: error.to_string() },
+    }
+}
+
+fn run_out() -> AuthError {
+    AuthError::new("sign-in-expired", Mender::User, "nobody signed in within 15 minutes")
+        .with_fault(Fault::Denied)
+        .with_hint("sign in again")
+}
