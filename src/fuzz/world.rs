@@ -358,8 +358,9 @@ impl World {
             self.running.iter().filter(|(_, running)| !running.opened).map(|(id, _)| *id).collect();
         let Some(exchange) = running.get(script.below(running.len())).copied() else { return };
         if script.below(3) == 2 {
-            let failure =
-                Failure { kind: FailureKind::SignIn, unsent: false, message: "not signed in".into(), hint: None };
+            let kind = script.pick(&[FailureKind::SignIn, FailureKind::Declined]);
+            let message = if kind == FailureKind::Declined { SECRET } else { "no token" };
+            let failure = Failure { kind, unsent: script.one_in(2), message: message.into(), hint: None };
             return self.finish(exchange, Input::Failed { exchange, failure });
         }
         let now = self.now;

@@ -85,9 +85,6 @@ impl Session {
     }
 
     pub(super) fn on_ended(&mut self, exchange: ExchangeId, failure: Option<Failure>) {
-        if let Some(failure) = &failure {
-            self.note_sign_in(failure);
-        }
         match self.exchanges.remove(&exchange) {
             Some(Purpose::Request(key) | Purpose::Resume(key)) => self.stream_over(key, failure.as_ref()),
             Some(Purpose::Listen) => self.listen_over(failure.as_ref()),
@@ -100,7 +97,6 @@ impl Session {
     }
 
     pub(super) fn on_failed(&mut self, exchange: ExchangeId, failure: &Failure) {
-        self.note_sign_in(failure);
         match self.exchanges.remove(&exchange) {
             Some(Purpose::Request(key)) => self.request_failed(key, failure),
             Some(Purpose::Resume(key)) => self.resume_failed(key, failure),
@@ -234,7 +230,7 @@ impl Session {
     fn request_failed(&mut self, key: Key, failure: &Failure) {
         // To say initialize twice does no harm: at worst a session is left over.
         let handshake = self.pending.get(&key).is_some_and(Pending::is_handshake);
-        if failure.kind == FailureKind::SignIn && handshake && self.is_wanted_by_now(key) {
+        if failure.kind.is_sign_in() && handshake && self.is_wanted_by_now(key) {
             return self.open(key);
         }
         if failure.unsent || (handshake && failure.kind.is_network()) {
@@ -274,7 +270,7 @@ impl Session {
         if pending.origin == Origin::Client && self.answer_from_memory(key) {
             self.log(
                 Level::Warn,
-                format!("{}; the client got the answer of the last run, and connecting goes on", trouble.message),
+                format!("{}; the client got the answer of the last run, and connecting goes on", trouble.logged()),
             );
         }
         let ours = self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Reopen);
@@ -493,10 +489,10 @@ impl Session {
 
     /// Ends a request with an error of the bridge.
     pub(super) fn fail(&mut self, key: Key, trouble: &Trouble) {
-        let signs_in = trouble.kind == FailureKind::SignIn.word();
+        let signs_in = trouble.is_sign_in() && self.settings.can_sign_in;
         let first =
             self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Client && pending.is_handshake());
-        if signs_in && first && self.sign_in.is_open() {
+        if signs_in && first && trouble.declined {
             // Who said no may think better of it: a client that is refused here would have to be started again.
             self.answer_provisionally(key);
         }
@@ -506,8 +502,12 @@ impl Session {
         }
         match pending.origin {
             Origin::Client => {
-                let response =
-                    if signs_in { self.without_sign_in(&pending, trouble) } else { trouble.response(&pending.id) };
+                let response = if signs_in {
+                    self.signed_out();
+                    self.without_sign_in(&pending, trouble)
+                } else {
+                    trouble.response(&pending.id)
+                };
                 let handshake = pending.is_handshake();
                 self.respond(pending.batch, response);
                 if handshake {
@@ -517,7 +517,7 @@ impl Session {
             Origin::Reopen => self.reopen_failed(trouble),
             Origin::ListTools => self.tools_unknown(trouble),
             Origin::Replay | Origin::Ping => {
-                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.message));
+                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.logged()));
             }
         }
     }

@@ -26,7 +26,7 @@ use super::pending::{Key, Origin, Pending, State};
 use super::sign_in_tool::{self, Asked};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{Action, ExchangeId, Failure, FailureKind, Purpose, Session};
+use super::{Action, ExchangeId, FailureKind, Purpose, Session};
 
 /// Least time between two looks at what waits: so much later than `--hold` an answer may come.
 const STEP: Duration = Duration::from_millis(100);
@@ -60,7 +60,8 @@ pub enum SignIn {
 /// What the session asks of the sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
-    /// The user asked for it (the tool `sign_in`): begin, or begin anew after a refusal, and open the browser.
+    /// The user asked for it (the tool `sign_in`): begin, or begin anew after a refusal, and open the browser. Said of one that is under way,
+    /// too: its page may be lost, or was never opened.
     Begin,
     /// The user pasted the address that the browser ended at, or the code. A secret: never logged.
     Paste(Box<str>),
@@ -113,11 +114,6 @@ impl SigningIn {
     /// The tool was shown, or there was reason to: what is pasted into it is ours, however late.
     pub(super) fn is_spoken_of(&self) -> bool {
         self.offered || self.wanted_once || matches!(self.stage, Stage::Ended { .. })
-    }
-
-    /// A person was asked and is not done, or said no: the client can be helped by the tool.
-    pub(super) fn is_open(&self) -> bool {
-        self.wanted_once && !matches!(self.stage, Stage::Done)
     }
 }
 
@@ -279,6 +275,17 @@ impl Session {
         Trouble::new(FailureKind::SignIn.word(), message).hint("the tool sign_in gives the address, too")
     }
 
+    /// A request waits for the sign-in and for nothing else.
+    pub(super) fn waits_for_sign_in(&self, pending: &Pending) -> bool {
+        pending.held_at.is_some()
+            || match pending.state {
+                State::SignIn => true,
+                State::Queued | State::Held => self.queue_is_held(),
+                State::Sent(_) => pending.is_handshake() && self.sign_in.is_wanted(),
+                _ => false,
+            }
+    }
+
     /// When to look again at a wait that is longer because of the sign-in: it is under way, or was until a moment ago.
     pub(super) fn look_again_at(&self, key: Key, patience: Duration) -> Option<Duration> {
         let pending = self.pending.get(&key)?;
@@ -331,13 +338,11 @@ impl Session {
         }
     }
 
-    /// Something failed for want of a token: who was signed in is so no more.
-    pub(super) fn note_sign_in(&mut self, failure: &Failure) {
-        if failure.kind == FailureKind::SignIn {
-            self.sign_in.offered = true; // the error may have named the tool
-            if matches!(self.sign_in.stage, Stage::Done) {
-                self.sign_in.stage = Stage::Silent;
-            }
+    /// A request of the client failed for want of a token: who was signed in is so no more.
+    pub(super) fn signed_out(&mut self) {
+        self.sign_in.offered = true; // the error may name the tool
+        if matches!(self.sign_in.stage, Stage::Done) {
+            self.sign_in.stage = Stage::Silent;
         }
     }
 

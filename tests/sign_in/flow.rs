@@ -225,12 +225,21 @@ fn a_denied_sign_in_is_answered() {
     server.authority.deny(true);
     let mut bridge = bridge(&server, &home).start();
     let begun = Instant::now();
-    let id = bridge.initialize();
-    let error = bridge.error(&id);
+    // A client that is refused here would have to be started again; so it is answered, and has a tool to try again.
+    bridge.handshake();
     assert!(begun.elapsed() < s(15), "{:?}", begun.elapsed());
-    let text = error.to_string();
-    assert!(text.contains("denied") && error["data"]["source"] == "mcp-drawbridge", "{error}");
+    let id = bridge.request("tools/list", &json!({}));
+    let list = bridge.result(&id);
+    assert_eq!(list["tools"][0]["name"], "sign_in", "{list}");
     assert_eq!(browser.tabs().len(), 1);
+    // Nothing opens a tab again but the user's own wish.
+    server.authority.deny(false);
+    let id = bridge.call("sign_in", &json!({}));
+    let said = bridge.result(&id)["content"][0]["text"].as_str().unwrap().to_owned();
+    assert!(said.contains("/authorize?") || said.starts_with("Signed in"), "{said}");
+    bridge.notification("notifications/tools/list_changed");
+    assert_eq!(browser.tabs().len(), 2);
+    bridge.assert_works();
     bridge.finish();
 }
 
