@@ -301,11 +301,12 @@ fn clients_with_a_secret() {
 fn what_hinders_a_sign_in_is_told() {
     // Endpoint, reply, and what the error says.
     type Hindrance = (Endpoint, fn() -> Reply, &'static str);
-    let hindrances: [Hindrance; 5] = [
+    let hindrances: [Hindrance; 6] = [
         (Endpoint::Metadata, || Reply::status(404), "authorization server"),
         (Endpoint::Register, || Reply::json(400, r#"{"error":"invalid_redirect_uri"}"#), "redirect URI"),
         (Endpoint::Register, || Reply::json(403, "{}"), "regist"),
         (Endpoint::Token, || Reply::json(400, r#"{"error":"invalid_grant"}"#), "invalid_grant"),
+        (Endpoint::Token, || Reply::json(503, "{}"), "503"),
         (Endpoint::Token, || Reply::response(200, &[("Content-Type", "text/html")], "<h1>what?</h1>"), "token"),
     ];
     for (endpoint, reply, says) in hindrances {
