@@ -26,6 +26,7 @@ pub use crate::session::{Strategy, ToolRules};
 pub use config::{Config, LogFormat, LogOptions, Proxy};
 use flags::Flags;
 
+use crate::credentials::command::words;
 use crate::secret::SafeText;
 
 /// Time to connect when `--connect-timeout` is not given.
@@ -144,10 +145,18 @@ pub fn parse(
     let (proxy, no_proxy) = proxies(&flags, &mut once)?;
     let certificate = once.take("--client-cert", &flags.client_cert).map(PathBuf::from);
     let key = once.take("--client-key", &flags.client_key).map(PathBuf::from);
+    let bearer_command = once.read("--bearer-command", &flags.bearer_command, bearer_command)?;
+    if bearer_command.is_some() && headers.sent.iter().any(|(name, _)| *name == http::header::AUTHORIZATION) {
+        return Err(UsageError::new(
+            "--bearer-command and a header authorization are given, and only one can be sent",
+            "Leave one of them out.",
+        ));
+    }
     let config = Config {
         server,
         server_text,
         headers: headers.sent,
+        bearer_command,
         transport: once.read("--transport", &flags.transport, transport)?.unwrap_or_default(),
         allow_http: flags.allow_http,
         tool_rules: ToolRules {
@@ -262,6 +271,15 @@ fn transport(flag: &str, text: &str) -> Result<Strategy, UsageError> {
         ("sse-only", Strategy::SseOnly),
     ];
     values::choice(flag, text, &words)
+}
+
+fn bearer_command(flag: &str, text: &str) -> Result<Vec<String>, UsageError> {
+    words::split(text).map_err(|wrong| {
+        UsageError::new(
+            format!("{flag} {wrong}"),
+            format!("No shell reads it. Write a program and its arguments, quotes where they hold blanks: {flag} 'vault print token'."),
+        )
+    })
 }
 
 fn log_format(flag: &str, text: &str) -> Result<LogFormat, UsageError> {

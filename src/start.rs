@@ -13,6 +13,7 @@ use crate::auth::Authorizer;
 use crate::bridge;
 use crate::cli::{self, Config, UsageError};
 use crate::credentials::Credentials;
+use crate::credentials::command::BearerCommand;
 use crate::errand;
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::message::{self, Message, Parsed};
@@ -71,6 +72,10 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let (tell, news) = mpsc::unbounded_channel();
     let credentials = if headers.contains_key(AUTHORIZATION) {
         Credentials::Static
+    } else if let Some(words) = &config.bearer_command {
+        let command = BearerCommand::new(words.clone())
+            .map_err(|error| Error::Usage(UsageError::new(format!("--bearer-command: {error}"), error.hint())))?;
+        Credentials::Command(command)
     } else {
         Credentials::SignIn(authorizer(config, client.clone(), &options, tell))
     };
@@ -114,6 +119,7 @@ fn settings(config: &Config) -> Settings {
         strategy: config.transport,
         initialize_timeout: config.initialize_timeout,
         request_timeout: config.request_timeout,
+        hold: config.hold,
         drain: config.drain.unwrap_or(if piped { PIPED_DRAIN } else { cli::DRAIN }),
         keep_alive: config.keep_alive,
         tools: config.tool_rules.clone(),

@@ -36,6 +36,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
         ("auth::issuer", Pure),
         ("auth::options", Pure),
     ],
+    &[("credentials::command::words", Pure), ("credentials::command::output", Pure)],
     &[
         ("store::contents", Pure),
         ("store::secret_text", Pure),

@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use url::Url;
 
 use self::discover::Found;
@@ -39,7 +40,7 @@ use super::scope::{self, Scopes, Sources};
 use crate::http::HttpClient;
 use crate::secret::Secret;
 use crate::session::{SignIn, Wish};
-use crate::store::{ServerKey, Store, StoreError};
+use crate::store::{ServerKey, Store, StoreError, StorePlace};
 
 pub use self::errand::{Errand, Messenger};
 pub use self::manual::{LoggedIn, LoggedOut};
@@ -102,6 +103,10 @@ struct State {
     found: Option<Arc<Found>>,
     work: Option<watch::Receiver<Option<Outcome>>>,
     client: Option<Box<str>>,
+    /// Where the person signs in. It holds the sign-in's `state`.
+    address: Option<Secret>,
+    /// The port of a sign-in that has ended, still open for reloads of its page.
+    lingering: Option<JoinHandle<()>>,
     /// A sign-in came to nothing in this process: no more tabs without the user.
     quiet: bool,
 }
@@ -246,6 +251,14 @@ impl Authorizer {
         Ok(Verdict::Repeat)
     }
 
+    /// Waits until a sign-in by a person is under way.
+    pub async fn person_wanted(&self) {
+        let mut stage = self.inner.stage.subscribe();
+        if stage.wait_for(|stage| *stage != Stage::Off).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What the session wants of the sign-in. Returns at once.
     pub fn wish(&self, wish: Wish) {
         match wish {
@@ -351,6 +364,11 @@ impl Inner {
     /// Reads the stored sign-in, once in a process.
     async fn load(&self) {
         if self.state().loaded {
+            return;
+        }
+        if self.store.status().place == StorePlace::Empty {
+            // Without a thread for it: the common case of a server that wants no sign-in.
+            self.state().loaded = true;
             return;
         }
         let begun = tokio::time::Instant::now();
@@ -489,7 +507,14 @@ fn interrupted() -> AuthError {
 
 fn wanted(inner: &Inner) -> AuthError {
     let host = inner.server.host_str().unwrap_or_default();
-    AuthError::new("sign-in-wanted", Mender::User, format!("{host} wants you to sign in")).with_fault(Fault::Denied)
+    let message = match &inner.state().address {
+        // It is the person's own, and the person is who reads this.
+        Some(address) => format!("{host} wants you to sign in. Open this address in a browser: {}", address.expose()),
+        None => format!("{host} wants you to sign in"),
+    };
+    AuthError::new("sign-in-wanted", Mender::User, message)
+        .with_fault(Fault::Denied)
+        .with_hint("sign in, then try again")
 }
 
 /// A token that has just been got is refused like the one before.

@@ -15,6 +15,7 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+pub(crate) use plan::may_run;
 pub use plan::{Launch, Os, Plan, Surroundings, Why, plan};
 pub use url::{BrowserUrl, OURS};
 
@@ -78,7 +79,7 @@ pub async fn open(url: &BrowserUrl, plan: &Plan) -> Outcome {
 }
 
 /// An executable file by its name or absolute path; never one of the current directory, also where `PATH` has `.` in it.
-fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     // A name with a separator would be looked for below each directory of PATH.
     if !Path::new(name).is_absolute() && name.contains(std::path::is_separator) {
         return None;
@@ -86,7 +87,7 @@ fn find(name: &str) -> Option<PathBuf> {
     which::which_all_global(name).ok()?.find(|path| path.is_absolute())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one program that the bridge starts")]
+#[expect(clippy::disallowed_methods, reason = "the one program that a server's word starts")]
 fn start(launch: &Launch, url: &BrowserUrl) -> io::Result<oneshot::Receiver<io::Result<ExitStatus>>> {
     let mut command = Command::new(&launch.program);
     command.args(launch.before).arg(url.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -24,6 +24,8 @@ pub struct Config {
     pub server_text: String,
     /// Headers for the server, one per name, values marked sensitive. Never framing or MCP headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The words of `--bearer-command`: a program that prints a token, and its arguments. Then no header is `Authorization`.
+    pub bearer_command: Option<Vec<String>>,
     /// Which transport is tried, and what follows when the server does not speak it.
     pub transport: Strategy,
     /// `--allow-http`: plain `http` to any host was asked for.
@@ -128,6 +130,7 @@ impl fmt::Debug for Config {
         out.debug_struct("Config")
             .field("server", &SafeUrl(&self.server))
             .field("headers", &names)
+            .field("bearer_command", &self.bearer_command.as_ref().and_then(|words| words.first()))
             .field("transport", &self.transport)
             .field("allow_http", &self.allow_http)
             .field("tool_rules", &self.tool_rules)

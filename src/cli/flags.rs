@@ -96,6 +96,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", action = ArgAction::Append, help_heading = "Headers")]
     pub(super) header_file: Vec<String>,
 
+    /// Send what this program prints as Authorization: Bearer
+    #[arg(long, value_name = "'PROGRAM ...'", action = ArgAction::Append, help_heading = "Headers")]
+    pub(super) bearer_command: Vec<String>,
+
     /// Keep sign-ins by auto, keyring, file or memory [auto]
     #[arg(long, value_name = "PLACE", action = ArgAction::Append, help_heading = SIGN_IN)]
     pub(super) credential_store: Vec<String>,

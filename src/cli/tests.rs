@@ -83,7 +83,7 @@ fn defaults() {
 /// A flag, its value, and whether the value arrived.
 type Flag = (&'static str, Option<&'static str>, fn(&Config) -> bool);
 
-const FLAGS: [Flag; 54] = [
+const FLAGS: [Flag; 55] = [
     ("--transport", Some("http-first"), |c| c.transport == Strategy::HttpFirst),
     ("--transport", Some("sse-first"), |c| c.transport == Strategy::SseFirst),
     ("--transport", Some("http-only"), |c| c.transport == Strategy::HttpOnly),
@@ -98,6 +98,9 @@ const FLAGS: [Flag; 54] = [
     ("--header", Some("-X: y"), |c| header_values(c)["-x"] == "y"),
     ("--header", Some("X-A:${TOKEN}"), |c| header_values(c)["x-a"] == SECRET),
     ("--header-file", Some("headers.txt"), |c| header_values(c)["x-file"] == "1"),
+    ("--bearer-command", Some("vault 'print it' -x"), |c| {
+        c.bearer_command.as_deref().unwrap() == ["vault", "print it", "-x"]
+    }),
     ("--allow-tool", Some("get*"), |c| c.tool_rules.allow == ["get*"]),
     ("--ignore-tool", Some("*"), |c| c.tool_rules.ignore == ["*"]),
     ("--read-only", None, |c| c.tool_rules.read_only),
@@ -235,7 +238,7 @@ fn the_environment_names_a_certificate_file() {
 
 #[test]
 fn wrong_arguments_are_errors() {
-    let table: [(&[&str], &str); 36] = [
+    let table: [(&[&str], &str); 39] = [
         (&[], "the server URL is missing"),
         (&["--debug"], "the server URL is missing"),
         (&["--", "--debug"], "the first argument is not a URL"),
@@ -268,6 +271,15 @@ fn wrong_arguments_are_errors() {
         (&[URL, "--initialize-timeout", "0"], "--initialize-timeout cannot be 0"),
         (&[URL, "--max-message", "64MB"], "--max-message: \"64MB\" is not a size"),
         (&[URL, "--client-cert", "c"], "--client-cert is given without --client-key"),
+        (&[URL, "--bearer-command", "vault 's3cr3t"], "--bearer-command has a quote without its end"),
+        (
+            &[URL, "--bearer-command", "a s3cr3t | b"],
+            "--bearer-command has a word that only a shell would carry out, such as | or >",
+        ),
+        (
+            &[URL, "--bearer-command", "vault s3cr3t", "--header=AUTHORIZATION: Basic s3cr3t"],
+            "--bearer-command and a header authorization are given, and only one can be sent",
+        ),
         (&[URL, "--debug=s3cr3t"], "--debug takes no value"),
         (&[URL, "--haeder=X: s3cr3t"], "--haeder is not a flag"),
         (&[URL, "--Authorization: s3cr3t"], "--Authorization is not a flag"),
@@ -408,6 +420,9 @@ fn debug_of_a_configuration_shows_no_secret() {
         "--header=X-Key: ${TOKEN}",
         "--proxy=http://user:s3cr3t@proxy.test:3128",
     ];
+    let with_command = parse_words(&[URL, "--bearer-command=vault --key s3cr3t"]);
+    let shown = format!("{with_command:?}");
+    assert!(!shown.contains(SECRET) && shown.contains("vault"), "{shown}");
     let Ok(command) = parse_words(&words) else { panic!() };
     let shown = format!("{command:?} {command:#?}");
     assert!(!shown.contains(SECRET), "{shown}");

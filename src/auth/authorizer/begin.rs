@@ -104,6 +104,7 @@ impl Inner {
 
     /// Says the address, and opens the browser where it may. Does not wait for the browser: one that answers at once is heard at once.
     pub(super) fn show(self: &Arc<Self>, begun: &Begun, open: bool) {
+        self.state().address = Some(Secret::new(begun.url.as_str()));
         let tell = |advice: &str| SignIn::Wanted { url: begun.url.as_str().into(), advice: advice.into() };
         if !open {
             return self.tell(tell(""));
@@ -135,6 +136,12 @@ impl Inner {
     }
 
     async fn listen(&self, port: PortChoice) -> Result<Listener, crate::auth::redirect::BindError> {
+        let before = self.state().lingering.take();
+        if let Some(before) = before {
+            // The same port again: its redirect URI is registered.
+            before.abort();
+            let _ = before.await;
+        }
         let path: CallbackPath = self.options.callback_path.clone();
         Listener::bind(self.options.redirect_host, path, port).await
     }

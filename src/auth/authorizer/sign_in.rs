@@ -190,7 +190,7 @@ impl Inner {
                 Callback { reply, responder } = begun.serving.callback() => {
                     let outcome = self.complete(reply, &begun.pending, &begun.client, found, scope.as_ref()).await;
                     responder.finish(page_of(&outcome));
-                    begun.serving.linger();
+                    self.state().lingering = Some(begun.serving.linger());
                     return outcome;
                 }
                 () = self.wanted.notified() => {

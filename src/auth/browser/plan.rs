@@ -182,7 +182,7 @@ fn system_root(around: &Surroundings<'_>) -> String {
 }
 
 /// `cmd.exe` runs batch files, and reads their arguments as commands (CVE-2024-24576); Windows runs programs alone.
-fn may_run(program: &std::path::Path, os: Os) -> bool {
+pub(crate) fn may_run(program: &std::path::Path, os: Os) -> bool {
     let name = program.to_string_lossy().to_ascii_lowercase();
     let name = name.trim_end_matches(['.', ' ']);
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
