@@ -332,7 +332,13 @@ impl Session {
         if self.closing != Some(Closing::Draining) {
             return;
         }
-        let waits = self.pending.values().any(|pending| pending.origin == Origin::Client && !pending.is_subscription());
+        let waiting = || self.pending.values().filter(|one| one.origin == Origin::Client && !one.is_subscription());
+        let waits = waiting().next().is_some();
+        if waits && waiting().all(|pending| self.waits_for_person(pending)) {
+            // Whoever would sign in has left: not even a script's answers are worth a browser that nobody looks at.
+            self.stop_waiting();
+            return;
+        }
         let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
         if waits {
             self.quiet_since = None;

@@ -89,6 +89,8 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct SigningIn {
     pub(super) stage: Stage,
+    /// Why the last one came to nothing. Another may have begun by itself since then, quietly.
+    pub(super) last: Option<Box<str>>,
     /// A person was wanted once, so one can be again.
     wanted_once: bool,
     /// The client was shown the tool: its calls are ours.
@@ -136,12 +138,14 @@ impl Session {
             }
             SignIn::Done => {
                 self.sign_in.stage = Stage::Done;
+                self.sign_in.last = None;
                 self.nothing_waits();
                 self.answer_sign_in_calls();
                 self.elicitation_over(true);
                 self.after_sign_in();
             }
             SignIn::Ended { message, hint } => {
+                self.sign_in.last = Some(message.clone());
                 self.sign_in.stage = Stage::Ended { message, hint };
                 self.nothing_waits();
                 self.answer_sign_in_calls();
@@ -189,6 +193,11 @@ impl Session {
             _ => None,
         };
         since.map(|since| since + self.settings.hold)
+    }
+
+    /// Whether a request goes on only when a person has signed in.
+    pub(super) fn waits_for_person(&self, pending: &Pending) -> bool {
+        pending.held_at.is_some() || (matches!(pending.state, State::Queued | State::Held) && self.queue_is_held())
     }
 
     fn queue_is_held(&self) -> bool {
@@ -271,6 +280,10 @@ impl Session {
                 format!("To use {server}, sign in first and then try again: {url} ({advice})")
             }
             _ => format!("To use {server}, sign in first and then try again; the sign-in is being prepared"),
+        };
+        let message = match &self.sign_in.last {
+            Some(last) => format!("{message} (the last try: {last})"),
+            None => message,
         };
         Trouble::new(FailureKind::SignIn.word(), message).hint("the tool sign_in gives the address, too")
     }

@@ -67,7 +67,8 @@ impl Session {
         let last = match &self.sign_in.stage {
             Stage::Ended { message, .. } => Some(&**message),
             Stage::Silent => Some(&*trouble.message),
-            Stage::Wanted { .. } | Stage::Done => None,
+            Stage::Wanted { .. } => self.sign_in.last.as_deref(),
+            Stage::Done => None,
         };
         if let Some(last) = last {
             description = format!("{description} The last try: {last}");
@@ -123,6 +124,8 @@ impl Session {
 
     fn ask_for_address(&mut self, key: Key) {
         if let Some(text) = self.address() {
+            // A sign-in that began by itself opened no browser; one that did so just now opens no second one.
+            self.wish(Wish::Begin);
             return self.answer_call(key, &text, false);
         }
         let pending = &self.pending;
