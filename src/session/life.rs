@@ -19,6 +19,8 @@ use bytes::Bytes;
 
 /// How long the server may take for the DELETE at the end.
 const GOODBYE: Duration = Duration::from_millis(1500);
+/// How long requests that wait for a person may hold up the end.
+const SIGN_IN_DRAIN: Duration = Duration::from_secs(2);
 /// Least time that a ping may take.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// Least pause between pings.
@@ -323,7 +325,15 @@ impl Session {
         if drain.is_zero() {
             self.stop_waiting();
         } else {
-            self.timers.at(self.now + drain, Timer::Drain);
+            let most = if self.sign_in.is_wanted() { drain.min(SIGN_IN_DRAIN) } else { drain };
+            self.timers.at(self.now + most, Timer::Drain);
+        }
+    }
+
+    /// A person is wanted, and the client is gone: nobody will say yes in time.
+    pub(super) fn hurry(&mut self) {
+        if self.closing == Some(Closing::Draining) {
+            self.timers.at(self.now + self.settings.drain.min(SIGN_IN_DRAIN), Timer::Drain);
         }
     }
 
@@ -332,13 +342,7 @@ impl Session {
         if self.closing != Some(Closing::Draining) {
             return;
         }
-        let waiting = || self.pending.values().filter(|one| one.origin == Origin::Client && !one.is_subscription());
-        let waits = waiting().next().is_some();
-        if waits && waiting().all(|pending| self.waits_for_person(pending)) {
-            // Whoever would sign in has left: not even a script's answers are worth a browser that nobody looks at.
-            self.stop_waiting();
-            return;
-        }
+        let waits = self.pending.values().any(|pending| pending.origin == Origin::Client && !pending.is_subscription());
         let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
         if waits {
             self.quiet_since = None;

@@ -132,6 +132,7 @@ impl Session {
             SignIn::Wanted { url, advice } => {
                 self.sign_in.stage = Stage::Wanted { url, advice };
                 self.sign_in.wanted_once = true;
+                self.hurry();
                 self.tell_address();
                 self.elicit();
                 self.look_at(self.now);
@@ -193,11 +194,6 @@ impl Session {
             _ => None,
         };
         since.map(|since| since + self.settings.hold)
-    }
-
-    /// Whether a request goes on only when a person has signed in.
-    pub(super) fn waits_for_person(&self, pending: &Pending) -> bool {
-        pending.held_at.is_some() || (matches!(pending.state, State::Queued | State::Held) && self.queue_is_held())
     }
 
     fn queue_is_held(&self) -> bool {

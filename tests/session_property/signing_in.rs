@@ -593,16 +593,6 @@ fn at_the_end_what_waits_for_a_sign_in_is_answered_like_the_rest() {
 }
 
 #[test]
-fn nobody_is_waited_for_when_the_client_has_left() {
-    let (mut d, _) = opening();
-    d.says(&call("1", "a"));
-    d.input(Input::ClientGone);
-    assert_eq!(d.responses(), ["0 shutdown", "1 shutdown"]);
-    d.passes(seconds(0));
-    assert!(d.exited && d.session.holds_nothing());
-}
-
-#[test]
 fn tool_rules_hide_the_servers_tools_and_not_the_bridges() {
     let rules = ToolRules { ignore: vec!["*".into()], read_only: true, ..ToolRules::default() };
     let mut d = Dialogue::ready(Settings { tools: rules, ..settings() });

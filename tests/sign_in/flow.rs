@@ -230,7 +230,9 @@ fn a_denied_sign_in_is_answered_and_can_be_tried_again() {
     let id = bridge.call("echo", &json!({}));
     let error = bridge.error(&id);
     assert!(begun.elapsed() < s(10), "{:?}", begun.elapsed());
-    assert!(error.to_string().contains("sign in") && error["data"]["source"] == "mcp-drawbridge", "{error}");
+    let text = error["message"].as_str().unwrap();
+    assert!(text.contains("denied") && text.contains("/authorize?"), "{error}");
+    assert_eq!(error["data"]["kind"], "sign-in", "{error}");
     let id = bridge.request("tools/list", &json!({}));
     let tools = bridge.result(&id)["tools"].clone();
     assert_eq!((tools[0]["name"].as_str(), tools.as_array().map(Vec::len)), (Some("sign_in"), Some(1)), "{tools}");
