@@ -47,18 +47,9 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    // As in Node: a file that the environment names and that cannot be read is no reason not to start.
-    let env_ca_file = config.env_ca_file.clone().filter(|path| {
-        let readable = std::fs::File::open(path);
-        if let Err(error) = &readable {
-            tracing::warn!("NODE_EXTRA_CA_CERTS is ignored, {} cannot be read: {error}", path.display());
-        }
-        readable.is_ok()
-    });
     let lines = Lines::open(config.max_message)?;
     let output = Output::open()?;
-    let client = HttpClient::new(http_options(config, env_ca_file), config.server.clone())
-        .map_err(|error| Error::Usage(UsageError::new(error.to_string(), error.hint().unwrap_or_default())))?;
+    let client = http_client(config).map_err(Error::Usage)?;
     let headers: HeaderMap = config.headers.iter().cloned().collect();
     let mut names: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -81,6 +72,20 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let outcome = bridge::run(session, transport, bridge::Sources { events, news }, lines, output, state, limits).await;
     credentials.settle(SETTLE).await;
     Ok(outcome?)
+}
+
+/// The one client of a configuration.
+pub(crate) fn http_client(config: &Config) -> Result<HttpClient, UsageError> {
+    // As in Node: a file that the environment names and that cannot be read is no reason not to start.
+    let env_ca_file = config.env_ca_file.clone().filter(|path| {
+        let readable = std::fs::File::open(path);
+        if let Err(error) = &readable {
+            tracing::warn!("NODE_EXTRA_CA_CERTS is ignored, {} cannot be read: {error}", path.display());
+        }
+        readable.is_ok()
+    });
+    HttpClient::new(http_options(config, env_ca_file), config.server.clone())
+        .map_err(|error| UsageError::new(error.to_string(), error.hint().unwrap_or_default()))
 }
 
 fn authorizer(config: &Config, client: HttpClient, news: mpsc::UnboundedSender<SignIn>) -> Authorizer {
