@@ -37,5 +37,5 @@ pub mod resource;
 pub mod scope;
 pub mod wire;
 
-pub use authorizer::{Attempt, Authorizer, LoggedIn, LoggedOut, Verdict};
+pub use authorizer::{Attempt, Authorizer, Errand, LoggedIn, LoggedOut, Messenger, Verdict};
 pub use error::{AuthError, Fault, Mender};

@@ -7,8 +7,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use self::command::{BearerCommand, CommandError};
 use crate::auth::{self, AuthError, Authorizer, Fault, Verdict};
+use crate::secret::Secret;
 use crate::session::{Failure, FailureKind, Wish};
+
+/// Before a token (RFC 6750 section 2.1).
+const SCHEME: &str = "Bearer ";
 
 /// Where the value of `Authorization` comes from.
 #[derive(Debug, Clone)]
@@ -17,12 +22,15 @@ pub enum Credentials {
     Static,
     /// By signing in, when the server asks for it.
     SignIn(Authorizer),
+    /// From a program of the user's.
+    Command(BearerCommand),
 }
 
 /// One request's way through the credentials.
 #[derive(Debug, Default)]
 pub struct Attempt {
     sign_in: auth::Attempt,
+    repeated: bool,
 }
 
 /// What to do with a request that was refused.
@@ -40,6 +48,10 @@ impl Credentials {
         match self {
             Self::Static => Ok(None),
             Self::SignIn(authorizer) => authorizer.credential().await.map_err(failure),
+            Self::Command(command) => {
+                let token = command.token().await.map_err(|error| no_token(&error))?;
+                bearer(&token).map(Some)
+            }
         }
     }
 
@@ -65,6 +77,21 @@ impl Credentials {
                 ),
             }),
             Self::Static => Ok(Next::PassOn),
+            // One run more, then the server's answer stands.
+            Self::Command(command) if status == 401 => {
+                let token = used.and_then(|value| value.to_str().ok()).and_then(|text| text.strip_prefix(SCHEME));
+                let another = token.is_some_and(|token| command.refused(&Secret::new(token)));
+                if another && !std::mem::replace(&mut attempt.repeated, true) {
+                    return Ok(Next::Repeat);
+                }
+                Err(Failure {
+                kind: FailureKind::SignIn,
+                unsent: true,
+                message: "the server refuses the token that the program of --bearer-command has just given (HTTP 401)".into(),
+                hint: Some("run the program by hand and look whether its token is for this server".into()),
+            })
+            }
+            Self::Command(_) => Ok(Next::PassOn),
             Self::SignIn(authorizer) => {
                 let verdict = authorizer.challenged(&mut attempt.sign_in, used, status, challenges, may_sign_in).await;
                 match verdict.map_err(failure)? {
@@ -75,10 +102,18 @@ impl Credentials {
         }
     }
 
+    /// Waits until a person is wanted; for ever, where none ever is.
+    pub async fn person_wanted(&self) {
+        match self {
+            Self::Static | Self::Command(_) => std::future::pending().await,
+            Self::SignIn(authorizer) => authorizer.person_wanted().await,
+        }
+    }
+
     /// What the session wants of the sign-in.
     pub fn wish(&self, wish: Wish) {
         match self {
-            Self::Static => {}
+            Self::Static | Self::Command(_) => {}
             Self::SignIn(authorizer) => authorizer.wish(wish),
         }
     }
@@ -86,10 +121,31 @@ impl Credentials {
     /// Before the process ends: waits, for `most` at most, until no token is on its way to the store.
     pub async fn settle(&self, most: Duration) {
         match self {
-            Self::Static => {}
+            Self::Static | Self::Command(_) => {}
             Self::SignIn(authorizer) => authorizer.settle(most).await,
         }
     }
+}
+
+fn no_token(error: &CommandError) -> Failure {
+    Failure {
+        kind: FailureKind::SignIn,
+        unsent: true,
+        message: format!("--bearer-command gave no token: {error}"),
+        hint: Some("run the program by hand to see what it says".into()),
+    }
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {
+    let value = HeaderValue::from_str(&format!("{SCHEME}{}", token.expose()));
+    let mut value = value.map_err(|_| Failure {
+        kind: FailureKind::SignIn,
+        unsent: true,
+        message: "the token of --bearer-command fits into no header".into(),
+        hint: None,
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// A fault that passes is like a server that cannot be reached: the request was not sent and may be tried again.

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod command;
 pub mod credentials;
 pub mod era;
+pub mod errand;
 pub mod framing;
 #[doc(hidden)]
 pub mod fuzz;

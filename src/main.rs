@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 //! Parses the command line, runs the bridge or a command, and turns what became of it into an exit code.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
@@ -9,14 +10,17 @@ use std::process::ExitCode;
 
 use mcp_drawbridge::cli::{self, Command, LogOptions, UsageError};
 use mcp_drawbridge::command::{self, Report};
-use mcp_drawbridge::{log, process, start};
+use mcp_drawbridge::{errand, log, process, start};
 
 const USAGE: u8 = 2;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     process::forbid_core_dumps();
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if matches!(arguments.as_slice(), [one] if one == errand::ARGUMENT) {
+        return if errand::run().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+    }
     let is_command = cli::is_command(arguments.first());
     match cli::parse(arguments, &|name| std::env::var(name).ok(), &read_file) {
         Ok(Command::Help(text) | Command::Version(text)) => print(&text, ExitCode::SUCCESS),

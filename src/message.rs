@@ -8,6 +8,7 @@
 //! MCP 2025-03-26 "Batching".
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -128,6 +129,26 @@ pub enum Outcome<'a> {
     Result(&'a RawValue),
     /// `error`.
     Error(&'a RawValue),
+}
+
+impl Outcome<'_> {
+    /// Whether a strict client takes it: a result is an object (MCP 2025-11-25 "Responses"), an error has an integer for a code and a
+    /// text for a message (JSON-RPC §5.1). A client that does not take it drops the whole line, and its request waits for ever.
+    ///
+    /// Of a result, only the first byte is looked at; an error is scanned, its members are not.
+    pub fn is_well_formed(&self) -> bool {
+        match self {
+            Self::Result(result) => result.get().starts_with('{'),
+            Self::Error(error) => {
+                // The last of two members with one name counts, as most readers have it.
+                let Ok(members) = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(error.get()) else {
+                    return false;
+                };
+                members.get("code").is_some_and(|code| code.get().parse::<i64>().is_ok())
+                    && members.get("message").is_some_and(|text| text.get().starts_with('"'))
+            }
+        }
+    }
 }
 
 /// What one line or one event holds.
@@ -492,6 +513,34 @@ mod tests {
             assert_eq!(kind(text), expected, "{text}");
         }
         assert!(matches!(parse(b"{\"a\":\"\xff\"}"), Err(Invalid::NotJson)));
+    }
+
+    #[test]
+    fn what_a_strict_client_drops_is_not_well_formed() {
+        let table = [
+            (r#""result":{}"#, true),
+            (r#""result":{"a":[]}"#, true),
+            (r#""result":null"#, false),
+            (r#""result":[{}]"#, false),
+            (r#""result":"{}""#, false),
+            (r#""result":1"#, false),
+            (r#""error":{"code":-1,"message":""}"#, true),
+            (r#""error":{"message":"x","data":{"code":"E"},"code":-32000}"#, true),
+            (r#""error":{"code":"E","code":7,"message":"x"}"#, true),
+            (r#""error":{"code":1}"#, false),
+            (r#""error":{"message":"x"}"#, false),
+            (r#""error":{}"#, false),
+            (r#""error":{"code":"E1","message":"x"}"#, false),
+            (r#""error":{"code":1.5,"message":"x"}"#, false),
+            (r#""error":{"code":1e400,"message":"x"}"#, false),
+            (r#""error":{"code":1,"message":null}"#, false),
+            (r#""error":{"code":1,"message":{"text":"x"}}"#, false),
+        ];
+        for (member, expected) in table {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":1,{member}}}"#);
+            let Ok(Message::Response(response)) = parse_one(&text) else { panic!("{text} is a response") };
+            assert_eq!(response.outcome.is_well_formed(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -19,10 +19,12 @@
 //! The rooms: the client's lines in `client.rs`, what wants no answer in `forward.rs`, server messages in `server.rs`; how
 //! exchanges end and what is repeated in `recovery.rs` and `resume.rs`, with the error texts in `trouble.rs`; the legacy session in
 //! `link.rs`, its loss in `gone.rs` and `renewal.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
-//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`.
+//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`. What the client sees while a sign-in is pending (S3) is
+//! in `sign_in.rs`, with `provisional.rs`, `sign_in_tool.rs` and `elicitation.rs`.
 
 mod batch;
 mod client;
+mod elicitation;
 mod forward;
 mod gone;
 mod http_sse;
@@ -30,11 +32,13 @@ mod life;
 mod link;
 mod listen;
 mod pending;
+mod provisional;
 mod recovery;
 mod renewal;
 mod resume;
 mod server;
 mod sign_in;
+mod sign_in_tool;
 mod timers;
 mod tools;
 mod trouble;
@@ -57,6 +61,7 @@ use self::forward::Forwards;
 use self::link::Link;
 use self::pending::{Counted, Key, Pending};
 use self::server::ServerRequests;
+use self::sign_in::SigningIn;
 use self::timers::Timers;
 use self::tools::Tools;
 
@@ -84,6 +89,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Interval of pings on an idle legacy connection, if wanted (C5).
     pub keep_alive: Option<Duration>,
+    /// How old a request that waits for a sign-in may get before it is answered without (S3).
+    pub hold: Duration,
     /// Which tools the client may see and call (P1).
     pub tools: ToolRules,
     /// Makes the ids of the bridge's own requests unlike any id of the client: random letters and digits.
@@ -101,6 +108,7 @@ impl Default for Settings {
             request_timeout: None,
             drain: Duration::from_secs(2),
             keep_alive: None,
+            hold: Duration::from_secs(40),
             tools: ToolRules::default(),
             nonce: "0".into(),
             seed: 1,
@@ -178,6 +186,11 @@ pub enum Input {
         exchange: ExchangeId,
         /// What happened.
         failure: Failure,
+    },
+    /// An exchange was refused with 401 or 403 and waits for the sign-in, to be sent again then. May be said more than once.
+    Held {
+        /// Which exchange.
+        exchange: ExchangeId,
     },
     /// News of the sign-in.
     SignIn(SignIn),
@@ -409,6 +422,9 @@ pub struct Session {
     server_requests: ServerRequests,
     memory: Option<Memory>,
     closing: Option<life::Closing>,
+    /// Since when the end waits for messages alone.
+    quiet_since: Option<Duration>,
+    sign_in: SigningIn,
     last_activity: Duration,
     last_exchange: ExchangeId,
     last_key: u64,
@@ -436,6 +452,8 @@ impl Session {
             server_requests: ServerRequests::default(),
             memory,
             closing: None,
+            quiet_since: None,
+            sign_in: SigningIn::default(),
             last_activity: Duration::ZERO,
             last_exchange: 0,
             last_key: 0,
@@ -461,7 +479,8 @@ impl Session {
             Input::Events { exchange, events } => self.on_events(exchange, events),
             Input::Ended { exchange, failure } => self.on_ended(exchange, failure),
             Input::Failed { exchange, failure } => self.on_failed(exchange, &failure),
-            Input::SignIn(_) => {}
+            Input::Held { exchange } => self.on_held(exchange),
+            Input::SignIn(news) => self.on_sign_in(news),
             Input::Woke => self.on_woke(),
             Input::Tick => {}
         }

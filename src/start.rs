@@ -13,6 +13,8 @@ use crate::auth::Authorizer;
 use crate::bridge;
 use crate::cli::{self, Config, UsageError};
 use crate::credentials::Credentials;
+use crate::credentials::command::BearerCommand;
+use crate::errand;
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::message::{self, Message, Parsed};
 use crate::secret::SafeUrl;
@@ -49,7 +51,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     }
     let lines = Lines::open(config.max_message)?;
     let output = Output::open()?;
-    let client = http_client(config).map_err(Error::Usage)?;
+    let (client, options) = http(config).map_err(Error::Usage)?;
     let headers: HeaderMap = config.headers.iter().cloned().collect();
     let mut names: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -60,8 +62,13 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let (tell, news) = mpsc::unbounded_channel();
     let credentials = if headers.contains_key(AUTHORIZATION) {
         Credentials::Static
+    } else if let Some(words) = &config.bearer_command {
+        let command = BearerCommand::new(words.clone())
+            .map_err(|error| Error::Usage(UsageError::new(format!("--bearer-command: {error}"), error.hint())))?;
+        Credentials::Command(command)
     } else {
-        Credentials::SignIn(authorizer(config, client.clone(), tell))
+        let store = Store::new(config.state_dir.as_deref(), config.credential_store);
+        Credentials::SignIn(authorizer(config, client.clone(), &options, store, tell))
     };
     let server = config.server.clone();
     let transport = Transport::new(client, credentials.clone(), server, &headers, config.max_message, sender);
@@ -74,8 +81,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     Ok(outcome?)
 }
 
-/// The one client of a configuration.
-pub(crate) fn http_client(config: &Config) -> Result<HttpClient, UsageError> {
+/// The one client of a configuration, and what it was made of.
+pub(crate) fn http(config: &Config) -> Result<(HttpClient, HttpOptions), UsageError> {
     // As in Node: a file that the environment names and that cannot be read is no reason not to start.
     let env_ca_file = config.env_ca_file.clone().filter(|path| {
         let readable = std::fs::File::open(path);
@@ -84,14 +91,32 @@ pub(crate) fn http_client(config: &Config) -> Result<HttpClient, UsageError> {
         }
         readable.is_ok()
     });
-    HttpClient::new(http_options(config, env_ca_file), config.server.clone())
-        .map_err(|error| UsageError::new(error.to_string(), error.hint().unwrap_or_default()))
+    let options = http_options(config, env_ca_file);
+    let client = HttpClient::new(options.clone(), config.server.clone())
+        .map_err(|error| UsageError::new(error.to_string(), error.hint().unwrap_or_default()))?;
+    Ok((client, options))
 }
 
-fn authorizer(config: &Config, client: HttpClient, news: mpsc::UnboundedSender<SignIn>) -> Authorizer {
-    let store = Store::new(config.state_dir.as_deref(), config.credential_store);
+/// What signs in for a configuration.
+pub(crate) fn authorizer(
+    config: &Config,
+    client: HttpClient,
+    http: &HttpOptions,
+    store: Store,
+    news: mpsc::UnboundedSender<SignIn>,
+) -> Authorizer {
+    let messenger = config.state_dir.as_deref().and_then(|state_dir| {
+        errand::messenger(errand::Setting {
+            server: &config.server,
+            server_text: &config.server_text,
+            state_dir,
+            store: config.credential_store,
+            options: &config.auth,
+            http,
+        })
+    });
     let options = Arc::new(config.auth.clone());
-    Authorizer::new(client, config.server.clone(), config.server_text.clone(), options, store, news)
+    Authorizer::new(client, config.server.clone(), config.server_text.clone(), options, store, news, messenger)
 }
 
 fn settings(config: &Config) -> Settings {
@@ -102,6 +127,7 @@ fn settings(config: &Config) -> Settings {
         strategy: config.transport,
         initialize_timeout: config.initialize_timeout,
         request_timeout: config.request_timeout,
+        hold: config.hold,
         drain: config.drain.unwrap_or(if piped { PIPED_DRAIN } else { cli::DRAIN }),
         keep_alive: config.keep_alive,
         tools: config.tool_rules.clone(),

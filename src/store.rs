@@ -120,8 +120,10 @@ pub struct Status {
 pub enum Critical {
     /// To sign in. Held for as long as a person takes.
     SignIn,
-    /// To redeem the refresh token.
+    /// To renew the token.
     Refresh,
+    /// To ask the token endpoint.
+    Redeem,
 }
 
 /// The credential store. Cheap to clone; clones are one store.
@@ -140,6 +142,7 @@ struct Inner {
     /// Instead of file locks where there can be none.
     sign_in: Arc<tokio::sync::Mutex<()>>,
     refresh: Arc<tokio::sync::Mutex<()>>,
+    redeem: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -176,8 +179,15 @@ impl Store {
             Disk { directory: directory.to_owned(), keys: Keys::new(&sealed, vaults), sealed }
         });
         let memory = Mutex::new(disk.is_none().then(Contents::default));
-        let inner =
-            Inner { choice, disk, memory, notices: Mutex::default(), sign_in: Arc::default(), refresh: Arc::default() };
+        let inner = Inner {
+            choice,
+            disk,
+            memory,
+            notices: Mutex::default(),
+            sign_in: Arc::default(),
+            refresh: Arc::default(),
+            redeem: Arc::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
         if directory.is_none() && choice != CredentialStore::Memory {
             store.say("No home directory is known, so sign-ins are kept in memory and end with this process.".into());
@@ -399,6 +409,7 @@ impl Store {
         let lock = match section {
             Critical::SignIn => &self.inner.sign_in,
             Critical::Refresh => &self.inner.refresh,
+            Critical::Redeem => &self.inner.redeem,
         };
         match tokio::time::timeout(most, lock.clone().lock_owned()).await {
             Ok(guard) => Ok(CriticalLock { _held: Exclusive::Tasks { _guard: guard } }),
@@ -548,6 +559,7 @@ fn lock_name(server: &ServerKey, section: Critical) -> String {
     let section = match section {
         Critical::SignIn => "sign-in",
         Critical::Refresh => "refresh",
+        Critical::Redeem => "redeem",
     };
     format!("{half:032x}.{section}.lock")
 }

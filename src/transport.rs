@@ -178,7 +178,18 @@ impl Inner {
             drop(place);
             let fields = challenges.iter().map(HeaderValue::as_bytes);
             let may_sign_in = outgoing.may_sign_in;
-            match self.credentials.refused(&mut attempt, credential.as_ref(), status, fields, may_sign_in).await? {
+            let next = self.credentials.refused(&mut attempt, credential.as_ref(), status, fields, may_sign_in);
+            let mut next = std::pin::pin!(next);
+            let next = tokio::select! {
+                biased;
+                next = &mut next => next,
+                () = self.credentials.person_wanted() => {
+                    // The bridge is gone if this fails.
+                    let _ = self.events.send(Input::Held { exchange }.into()).await;
+                    next.await
+                }
+            };
+            match next? {
                 Next::Repeat => {}
                 Next::PassOn => return answer,
             }

@@ -48,7 +48,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     &[("auth", Doing)],
     &[("credentials", Doing)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
-    &[("log", Doing), ("bridge", Doing)],
+    &[("log", Doing), ("bridge", Doing), ("errand", Doing)],
     &[("start", Doing)],
     &[("command", Doing)],
     &[("main", Doing), ("fuzz", Checking)],

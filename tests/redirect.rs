@@ -353,7 +353,7 @@ async fn it_lingers_for_reloads_and_no_longer() {
     let browser = browse(port, good("abc"));
     callback(&mut serving).await.responder.finish(Outcome::Success);
     browser.await.unwrap();
-    serving.linger();
+    drop(serving.linger());
     sleep(Duration::from_millis(500)).await;
     assert!(get(port, &good("abc")).await.contains("You are signed in"));
     sleep(LINGER + Duration::from_secs(1)).await;

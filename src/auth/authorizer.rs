@@ -15,6 +15,7 @@
 
 mod begin;
 mod discover;
+mod errand;
 mod login;
 mod manual;
 mod renew;
@@ -26,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use url::Url;
 
 use self::discover::Found;
@@ -38,8 +40,9 @@ use super::scope::{self, Scopes, Sources};
 use crate::http::HttpClient;
 use crate::secret::Secret;
 use crate::session::{SignIn, Wish};
-use crate::store::{ServerKey, Store, StoreError};
+use crate::store::{ServerKey, Store, StoreError, StorePlace};
 
+pub use self::errand::{Errand, Messenger};
 pub use self::manual::{LoggedIn, LoggedOut};
 
 /// Sign-ins and step-ups that one request may cause (A3).
@@ -87,6 +90,8 @@ struct Inner {
     stage: watch::Sender<Stage>,
     /// The user wants the browser to be opened.
     wanted: Notify,
+    /// Asks token endpoints in a process of its own.
+    messenger: Option<Messenger>,
     /// Answers of a token endpoint that are under way: the process should not end before they are stored.
     redeeming: watch::Sender<usize>,
 }
@@ -98,6 +103,10 @@ struct State {
     found: Option<Arc<Found>>,
     work: Option<watch::Receiver<Option<Outcome>>>,
     client: Option<Box<str>>,
+    /// Where the person signs in. It holds the sign-in's `state`.
+    address: Option<Secret>,
+    /// The port of a sign-in that has ended, still open for reloads of its page.
+    lingering: Option<JoinHandle<()>>,
     /// A sign-in came to nothing in this process: no more tabs without the user.
     quiet: bool,
 }
@@ -131,7 +140,7 @@ enum Job {
 
 impl Authorizer {
     /// For one server. Nothing happens yet: neither the store nor the network is touched. `server_text` is the URL as the user typed it;
-    /// news of sign-ins go to `news`.
+    /// news of sign-ins go to `news`; `messenger` asks token endpoints, this process does where there is none.
     pub fn new(
         http: HttpClient,
         server: Url,
@@ -139,6 +148,7 @@ impl Authorizer {
         options: Arc<Options>,
         store: Store,
         news: mpsc::UnboundedSender<SignIn>,
+        messenger: Option<Messenger>,
     ) -> Self {
         let key = ServerKey { server: server_text, profile: options.profile.clone() };
         let inner = Inner {
@@ -151,6 +161,7 @@ impl Authorizer {
             state: Mutex::default(),
             stage: watch::Sender::new(Stage::Off),
             wanted: Notify::new(),
+            messenger,
             redeeming: watch::Sender::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -238,6 +249,14 @@ impl Authorizer {
         self.work(job).await?;
         attempt.obtained = self.inner.login().map(|login| login.tokens.access.clone());
         Ok(Verdict::Repeat)
+    }
+
+    /// Waits until a sign-in by a person is under way.
+    pub async fn person_wanted(&self) {
+        let mut stage = self.inner.stage.subscribe();
+        if stage.wait_for(|stage| *stage != Stage::Off).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What the session wants of the sign-in. Returns at once.
@@ -345,6 +364,11 @@ impl Inner {
     /// Reads the stored sign-in, once in a process.
     async fn load(&self) {
         if self.state().loaded {
+            return;
+        }
+        if self.store.status().place == StorePlace::Empty {
+            // Without a thread for it: the common case of a server that wants no sign-in.
+            self.state().loaded = true;
             return;
         }
         let begun = tokio::time::Instant::now();
@@ -483,7 +507,14 @@ fn interrupted() -> AuthError {
 
 fn wanted(inner: &Inner) -> AuthError {
     let host = inner.server.host_str().unwrap_or_default();
-    AuthError::new("sign-in-wanted", Mender::User, format!("{host} wants you to sign in")).with_fault(Fault::Denied)
+    let message = match &inner.state().address {
+        // It is the person's own, and the person is who reads this.
+        Some(address) => format!("{host} wants you to sign in. Open this address in a browser: {}", address.expose()),
+        None => format!("{host} wants you to sign in"),
+    };
+    AuthError::new("sign-in-wanted", Mender::User, message)
+        .with_fault(Fault::Denied)
+        .with_hint("sign in, then try again")
 }
 
 /// A token that has just been got is refused like the one before.

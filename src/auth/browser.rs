@@ -90,15 +90,8 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
 #[expect(clippy::disallowed_methods, reason = "the one program that a server's word starts")]
 fn start(launch: &Launch, url: &BrowserUrl) -> io::Result<oneshot::Receiver<io::Result<ExitStatus>>> {
     let mut command = Command::new(&launch.program);
-    command
-        .args(launch.before)
-        .arg(url.as_str())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, value)| passes(name, value)));
-    apart(&mut command);
+    command.args(launch.before).arg(url.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    isolate(&mut command);
     let mut child: Child = command.spawn()?;
     let (sender, ended) = oneshot::channel();
     // A browser may run for days; the thread only sleeps, and does not hold up our exit.
@@ -106,6 +99,12 @@ fn start(launch: &Launch, url: &BrowserUrl) -> io::Result<oneshot::Receiver<io::
         let _ = sender.send(child.wait());
     })?;
     Ok(ended)
+}
+
+/// A child gets no secret of ours by its environment, and is not ended by what ends us.
+pub(crate) fn isolate(command: &mut Command) {
+    command.env_clear().envs(std::env::vars_os().filter(|(name, value)| passes(name, value)));
+    apart(command);
 }
 
 /// The browser is the user's, not ours: what ends us, or our terminal's Ctrl-C, must not close it. It keeps no directory busy.

@@ -1,6 +1,8 @@
 //! What ends a step of signing in, told for people.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::http::{
     HttpError, HttpErrorKind,
@@ -11,7 +13,7 @@ use crate::http::{
 const MAX_DIFFER: usize = 300;
 
 /// What the caller does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Fault {
     /// A rule was broken, by the peer or by an option. The same step fails again until the mender acts.
@@ -30,7 +32,7 @@ pub enum Fault {
 }
 
 /// Who can do something about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mender {
     /// The user, by an option or a try.
     User,
@@ -57,27 +59,28 @@ impl fmt::Display for Mender {
 ///
 /// `Display` is one sentence, with the two strings that differ where there are two. [`hint`](Self::hint) says what to do.
 /// Texts of peers in it are printable ASCII and bounded; no token, code, verifier, state, secret or URL query is in it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct AuthError {
     // Boxed, because the good case pays for the size of a `Result`.
     inner: Box<Inner>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Inner {
-    rule: &'static str,
+    rule: Cow<'static, str>,
     fault: Fault,
     mender: Mender,
     message: String,
     differ: Option<(String, String)>,
-    flag: Option<&'static str>,
+    flag: Option<Cow<'static, str>>,
     hint: Option<String>,
 }
 
 impl AuthError {
     /// Name of the rule, stable: for tests, logs and audit.
-    pub fn rule(&self) -> &'static str {
-        self.inner.rule
+    pub fn rule(&self) -> &str {
+        &self.inner.rule
     }
 
     /// What the caller does next.
@@ -96,13 +99,13 @@ impl AuthError {
     }
 
     /// The option that lifts the rule, where there is one.
-    pub fn flag(&self) -> Option<&'static str> {
-        self.inner.flag
+    pub fn flag(&self) -> Option<&str> {
+        self.inner.flag.as_deref()
     }
 
     /// What to do about it, as a clause without a full stop.
     pub fn hint(&self) -> Option<String> {
-        match (&self.inner.hint, self.inner.flag, self.inner.mender) {
+        match (&self.inner.hint, self.flag(), self.inner.mender) {
             (Some(hint), ..) => Some(hint.clone()),
             (None, Some(flag), mender @ (Mender::Server | Mender::AuthorizationServer)) => {
                 Some(format!("{mender} must mend it; until then {flag} allows it"))
@@ -119,7 +122,7 @@ impl AuthError {
         let message = message.into();
         Self {
             inner: Box::new(Inner {
-                rule,
+                rule: rule.into(),
                 fault: Fault::Refused,
                 mender,
                 message,
@@ -128,6 +131,11 @@ impl AuthError {
                 hint: None,
             }),
         }
+    }
+
+    /// A fault of ours that passes.
+    pub fn failed(message: &str) -> Self {
+        Self::new("failed", Mender::Nobody, message).with_fault(Fault::Transient { retry_after: None })
     }
 
     pub(super) fn with_fault(mut self, fault: Fault) -> Self {
@@ -141,7 +149,7 @@ impl AuthError {
     }
 
     pub(super) fn with_flag(mut self, flag: &'static str) -> Self {
-        self.inner.flag = Some(flag);
+        self.inner.flag = Some(flag.into());
         self
     }
 
@@ -236,6 +244,16 @@ mod tests {
         let flagged = error.clone().with_flag("--x");
         assert_eq!(flagged.hint().unwrap(), "the authorization server's owner must mend it; until then --x allows it");
         assert_eq!(flagged.with_hint("do this").hint().unwrap(), "do this");
+    }
+
+    #[test]
+    fn it_passes_through_a_pipe_whole() {
+        let fault = Fault::Transient { retry_after: Some(Duration::from_millis(1500)) };
+        let error = AuthError::new("r", Mender::Nobody, "m").with_fault(fault).with_differ("a", "b");
+        for error in [error.clone(), error.clone().with_flag("--x"), error.with_hint("h")] {
+            let text = serde_json::to_string(&error).unwrap();
+            assert_eq!(serde_json::from_str::<AuthError>(&text).unwrap(), error);
+        }
     }
 
     #[test]

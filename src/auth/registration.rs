@@ -148,6 +148,12 @@ fn public_method(metadata: &ServerMetadata) -> Result<AuthMethod, AuthError> {
     }
 }
 
+/// The server lists `none` and no way that takes a secret.
+fn only_public(metadata: &ServerMetadata) -> bool {
+    let takes = |name: &str| metadata.token_auth_methods.iter().flatten().any(|one| one == name);
+    takes("none") && ![AuthMethod::Basic, AuthMethod::Post].iter().any(|method| takes(method.name()))
+}
+
 fn secret_method(metadata: &ServerMetadata) -> Result<AuthMethod, AuthError> {
     let Some(list) = metadata.token_auth_methods.as_ref().filter(|list| !list.is_empty()) else {
         // RFC 8414 section 2: the default.
@@ -204,6 +210,8 @@ pub fn client(answer: &Answer, asked: AuthMethod, metadata: &ServerMetadata) -> 
             AuthError::new("auth-method", Mender::AuthorizationServer, message).with_differ(asked.name(), name)
         })?,
         (None, Some(_)) if asked != AuthMethod::None => asked,
+        // Asked for none, and given a secret without a word on how to use it.
+        (None, Some(_)) if only_public(metadata) => AuthMethod::None,
         (None, Some(_)) => secret_method(metadata)?,
     };
     Ok(Client {
@@ -394,9 +402,28 @@ mod tests {
             let metadata = test_metadata(
                 &json!({"registration_endpoint": "https://as.example/r", "token_endpoint_auth_methods_supported": methods}),
             );
-            let got = request(&metadata, &registration).map(|(_, method)| method).map_err(|error| error.rule());
-            assert_eq!(got, want, "{methods}");
+            let got =
+                request(&metadata, &registration).map(|(_, method)| method).map_err(|error| error.rule().to_owned());
+            assert_eq!(got, want.map_err(str::to_owned), "{methods}");
         }
+    }
+
+    #[test]
+    fn a_secret_without_a_word_on_its_use() {
+        let of = |methods: Value| {
+            let metadata = test_metadata(&json!({"token_endpoint_auth_methods_supported": methods}));
+            let answer = Answer::new(StatusCode::CREATED, json!({"client_id": "i", "client_secret": "s"}).to_string());
+            let client = client(&answer, AuthMethod::None, &metadata);
+            client.map_or_else(
+                |error| error.rule().to_owned(),
+                |client| format!("{} {}", client.method.name(), client.secret.is_some()),
+            )
+        };
+        assert_eq!(of(json!(["none"])), "none false");
+        assert_eq!(of(json!(["none", "private_key_jwt"])), "none false");
+        assert_eq!(of(json!(["none", "client_secret_post"])), "client_secret_post true");
+        assert_eq!(of(json!(null)), "client_secret_basic true");
+        assert_eq!(of(json!(["private_key_jwt"])), "auth-method");
     }
 
     #[test]

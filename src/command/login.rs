@@ -1,15 +1,14 @@
 //! `login`: a person signs in, at a terminal or by pasting.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
-use std::sync::Arc;
 use std::thread;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::mpsc;
 
-use super::{Error, Report, SETTLE, end, now, place, shown};
-use crate::auth::{Authorizer, LoggedIn};
+use super::{Error, Report, SETTLE, end, now, place, sentence, shown};
+use crate::auth::LoggedIn;
 use crate::cli::{Config, Login, UsageError};
 use crate::process::Ends;
 use crate::secret::SafeText;
@@ -29,11 +28,10 @@ pub async fn run(login: &Login) -> Result<Report, Error> {
     for note in &config.notes {
         say(note);
     }
-    let client = start::http_client(config)?;
+    let (client, options) = start::http(config)?;
     let store = Store::new(config.state_dir.as_deref(), config.credential_store);
     let (tell, mut news) = mpsc::unbounded_channel();
-    let (server, text) = (config.server.clone(), config.server_text.clone());
-    let authorizer = Authorizer::new(client, server, text, Arc::new(config.auth.clone()), store.clone(), tell);
+    let authorizer = start::authorizer(config, client, &options, store.clone(), tell);
     let headers: HeaderMap = config.headers.iter().cloned().collect();
     let mut ends = Ends::new().map_err(|error| failed(format!("the system tells no signals: {error}")))?;
     let reads = login.paste || io::stdin().is_terminal();
@@ -58,7 +56,7 @@ pub async fn run(login: &Login) -> Result<Report, Error> {
                             lines = Some(read_lines());
                         }
                     }
-                    SignIn::NotTaken { message } => say(&format!("That was not it: {message}. Paste the whole address.")),
+                    SignIn::NotTaken { message } => say(&sentence(&message)),
                     SignIn::Done | SignIn::Ended { .. } => {}
                 },
                 line = next(&mut lines) => match line {

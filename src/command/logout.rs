@@ -2,13 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::{Error, Report, is_same, login, server_of, shown};
-use crate::auth::Authorizer;
-use crate::auth::options::Options;
 use crate::cli::Logout;
 use crate::secret::SafeText;
 use crate::start;
@@ -19,7 +16,7 @@ pub async fn run(logout: &Logout) -> Result<Report, Error> {
     let config = &logout.config;
     login::check(config)?;
     let store = Store::new(config.state_dir.as_deref(), config.credential_store);
-    let client = start::http_client(config)?;
+    let (client, http) = start::http(config)?;
     let contents = store.snapshot().await?;
     let known = profiles(&contents, &config.server_text);
     let wanted: BTreeSet<String> =
@@ -27,10 +24,10 @@ pub async fn run(logout: &Logout) -> Result<Report, Error> {
     let server = shown(&config.server_text);
     let mut text = String::new();
     for profile in &wanted {
-        let options = Options { profile: profile.clone(), ..config.auth.clone() };
+        let mut config = config.clone();
+        config.auth.profile.clone_from(profile);
         let (tell, _nobody) = mpsc::unbounded_channel();
-        let (url, typed) = (config.server.clone(), config.server_text.clone());
-        let authorizer = Authorizer::new(client.clone(), url, typed, Arc::new(options), store.clone(), tell);
+        let authorizer = start::authorizer(&config, client.clone(), &http, store.clone(), tell);
         let done = authorizer.logout().await?;
         let _ = match (done.was_signed_in, done.revoked) {
             (false, _) => writeln!(text, "Not signed in to {server}{}.", named(profile)),

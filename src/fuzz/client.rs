@@ -1,6 +1,7 @@
 //! What a client may write: good, odd and broken.
 
 use super::script::{Script, VERSIONS};
+use super::world::SECRET;
 
 /// Ids from a small pool, so that they meet again; `1` and `1e0` are one id, `"1"` is another.
 const IDS: [&str; 10] = ["1", "\"1\"", "2", "3", "\"a\"", "\"\\u0061\"", "1e0", "-7", "123456789012345678901", "\"é\""];
@@ -102,6 +103,24 @@ pub(super) fn initialize(script: &mut Script) -> Said {
         r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{}}}}}}"#
     );
     Said::Request { text, id, method: "initialize" }
+}
+
+/// A request that matters while nobody is signed in. Nobody pastes anything before a sign-in was wanted.
+pub(super) fn sign_in(script: &mut Script, may_paste: bool) -> Said {
+    let id = id(script);
+    let (method, params) = match script.below(6) {
+        0 => ("tools/list", "{}".to_owned()),
+        1 => {
+            let params = r#"{"protocolVersion":"2025-11-25","capabilities":{"elicitation":{"url":{}}},"clientInfo":{"name":"c"}}"#;
+            ("initialize", params.to_owned())
+        }
+        2 => ("tools/call", format!(r#"{{"name":"sign_in",{META}}}"#)),
+        3 if may_paste => ("tools/call", format!(r#"{{"name":"sign_in","arguments":{{"redirect_url":"{SECRET}"}}}}"#)),
+        4 => ("tools/list", format!("{{{META}}}")),
+        _ => ("tools/call", r#"{"name":"sign_in"}"#.to_owned()),
+    };
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+    Said::Request { text, id, method }
 }
 
 fn modern(script: &mut Script) -> Said {

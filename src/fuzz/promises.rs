@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::assert_one_line;
 use super::server::Running;
-use super::world::{World, parse_id};
+use super::world::{SECRET, World, parse_id};
 use crate::message::{self, Id, Message, Outcome, Parsed};
 use crate::session::{Action, ExchangeId, Input, Outgoing, Target, Verb};
 
@@ -38,14 +38,15 @@ impl World {
                     assert!(self.running.remove(&exchange).is_some(), "only what runs is aborted");
                 }
                 Action::Exit => self.exited = true,
-                Action::SignIn(_) => {}
-                Action::Remember(_) | Action::Log(..) => {}
+                Action::Log(_, text) => assert!(!text.contains(SECRET), "a secret shows in the log: {text}"),
+                Action::SignIn(_) | Action::Remember(_) => {}
             }
         }
         self.actions = actions;
         if let Some(deadline) = self.session.next_deadline() {
             assert!(deadline > self.now, "no deadline is left behind");
         }
+        self.assert_nothing_is_held_for_too_long();
     }
 
     fn written(&mut self, line: &Bytes) {
@@ -73,15 +74,22 @@ impl World {
                     None => &mut self.nulls,
                 };
                 count.got += 1;
+                assert!(response.outcome.is_well_formed(), "a strict client drops this: {response:?}");
                 let id = response.id.as_ref().map(Id::to_json);
                 for running in self.running.values_mut().filter(|running| running.id == id) {
                     running.is_initialize = false; // its stream may stay open for a while
+                    running.answered = true;
                 }
                 assert!(count.got <= count.wanted, "one response too many for {:?}", response.id);
             }
             Message::Request(request) => {
                 let id = request.id.to_json();
                 assert!(self.asked.iter().all(|(open, _)| *open != id), "two requests of the server with one id");
+                assert!(!self.questions.contains(&id), "the bridge's question has its id alone");
+                if request.method == "elicitation/create" {
+                    self.questions.insert(id);
+                    return;
+                }
                 let params: Value =
                     request.params.map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("JSON"));
                 let number = params.get("number").and_then(Value::as_u64).expect("the server's requests have numbers");
@@ -94,6 +102,7 @@ impl World {
                     notification.params.map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("JSON"));
                 let id = params.get("requestId").map(ToString::to_string).unwrap_or_default();
                 self.asked.retain(|(open, _)| *open != id);
+                self.questions.remove(&id);
             }
             Message::Notification(_) => {}
         }
@@ -111,6 +120,8 @@ impl World {
             Verb::Post => {
                 assert_one_line(&message::one_line(outgoing.body.clone()));
                 let Ok(Parsed::One(message)) = message::parse(&outgoing.body) else { panic!("one message a POST") };
+                let secret = memchr::memmem::find(&outgoing.body, SECRET.as_bytes());
+                assert!(secret.is_none(), "a secret goes to the server");
                 self.server_hears(&message, &mut running, outgoing);
             }
             Verb::Get => assert!(outgoing.body.is_empty() && outgoing.target == Target::Server),

@@ -45,7 +45,7 @@ impl<'a> Script<'a> {
             5 => ToolRules { read_only: true, ..ToolRules::default() },
             _ => ToolRules::default(),
         };
-        Settings {
+        let settings = Settings {
             server: "example.test/mcp".into(),
             strategy: self.pick(&[Strategy::HttpFirst, Strategy::HttpOnly, Strategy::SseFirst, Strategy::SseOnly]),
             initialize_timeout: self.pick(&[20_000, 1000, 0]).ms(),
@@ -54,8 +54,12 @@ impl<'a> Script<'a> {
             keep_alive: self.pick(&[None, Some(15_000), Some(0)]).map(u64::ms),
             tools: rules,
             nonce: "n0nce".into(),
-            seed: self.below(256) as u64,
-        }
+            ..Settings::default()
+        };
+        // The choices of older scripts keep their meaning: this one is taken twice.
+        let seed = self.below(256);
+        let hold = HOLDS.get(seed % HOLDS.len()).copied().unwrap_or_default().ms();
+        Settings { seed: seed as u64, hold, ..settings }
     }
 
     pub(super) fn memory(&mut self) -> Option<Memory> {
@@ -65,6 +69,9 @@ impl<'a> Script<'a> {
         Some(Memory { transport, requested: version.into(), result })
     }
 }
+
+/// How long requests are held, in milliseconds.
+const HOLDS: [u64; 3] = [40_000, 3000, 0];
 
 /// Protocol versions that clients and servers name.
 pub(super) const VERSIONS: [&str; 3] = ["2025-11-25", "2025-03-26", "2024-11-05"];

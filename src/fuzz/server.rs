@@ -18,6 +18,10 @@ pub(super) struct Running {
     pub(super) is_resume: bool,
     pub(super) is_initialize: bool,
     pub(super) opened: bool,
+    /// What it carries was answered by another way.
+    pub(super) answered: bool,
+    /// It was refused, and waits for a sign-in since then.
+    pub(super) held: Option<Duration>,
 }
 
 /// Numbers that make what the server asks recognisable.
@@ -85,6 +89,17 @@ pub(super) fn text(script: &mut Script, running: &Running, others: &[String], as
         4 => format!(
             r#"{{"jsonrpc":"2.0","id":{own},"result":{{"tools":[{{"name":"look","annotations":{{"readOnlyHint":true}}}},{{"name":"change"}}]}}}}"#
         ),
+        // Some errors, and some results, are such as strict clients drop.
+        5 if script.one_in(3) => {
+            let outcome = script.pick(&[
+                r#""error":{"code":"E1","message":"x"}"#,
+                r#""error":{"code":-32001}"#,
+                r#""error":{}"#,
+                r#""result":null"#,
+                r#""result":[1]"#,
+            ]);
+            format!(r#"{{"jsonrpc":"2.0","id":{own},{outcome}}}"#)
+        }
         5 => format!(r#"{{"jsonrpc":"2.0","id":{own},"error":{{"code":-32601,"message":"no such method"}}}}"#),
         6 => r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}"#.into(),
         7 => format!(r#"{{"jsonrpc":"2.0","id":{own},"error":{{"code":-32001,"message":"Session not found"}}}}"#),

@@ -10,12 +10,17 @@ use super::client::{self, Said};
 use super::script::{Milliseconds as _, Script};
 use super::server::{self, Asking, Running};
 use crate::message::{self, Id, Invalid, Message, Parsed};
-use crate::session::{Action, Content, ExchangeId, Failure, FailureKind, Input, Session, Settings};
+use crate::session::{Action, Content, ExchangeId, Failure, FailureKind, Input, Session, Settings, SignIn};
 
 /// How long an honest or a dead server may leave requests open, in virtual time.
 const SETTLED: Duration = Duration::from_secs(600);
 /// Exchanges that a dead server may see in a virtual second, beside what was in flight: no storm.
 const STARTS_PER_SECOND: u64 = 60;
+
+/// Choices from here on are about the sign-in. It is a multiple of the number of all others.
+const SIGN_IN: usize = 224;
+/// What shows nowhere but in the address that the client is given.
+pub(super) const SECRET: &str = "s3cr3t-state";
 
 /// Responses to one id.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,7 @@ enum Finale {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) session: Session,
-    settings: Settings,
+    pub(super) settings: Settings,
     finale: Finale,
     /// An honest server gives session ids.
     gives_sessions: bool,
@@ -56,6 +61,11 @@ pub(super) struct World {
     pub(super) by_endpoint: BTreeSet<String>,
     /// The server's requests that wait for the client: id as the client knows it, and number.
     pub(super) asked: Vec<(String, u64)>,
+    /// Questions of the bridge that wait for the client, as JSON text of their ids.
+    pub(super) questions: BTreeSet<String>,
+    wanted_once: bool,
+    /// When each id was last asked.
+    arrived: BTreeMap<String, Duration>,
     /// The server's own id for each number.
     pub(super) originals: BTreeMap<u64, Value>,
     asking: Asking,
@@ -86,6 +96,9 @@ impl World {
             starts: 0,
             by_endpoint: BTreeSet::new(),
             asked: Vec::new(),
+            questions: BTreeSet::new(),
+            wanted_once: false,
+            arrived: BTreeMap::new(),
             originals: BTreeMap::new(),
             asking: Asking::default(),
             batched: false,
@@ -108,7 +121,12 @@ impl World {
         if script.is_over() || self.exited {
             return false;
         }
-        match script.below(14) {
+        let choice = script.below(256);
+        if choice >= SIGN_IN {
+            self.sign_in(script);
+            return true;
+        }
+        match choice % 14 {
             0..=3 => {
                 let said = client::message(script, &self.asked);
                 self.say(&[said], false);
@@ -191,6 +209,7 @@ impl World {
                     let refused = batch && method.ends_with("initialize");
                     if !refused && !self.session.is_known(&parse_id(id)) && taken.insert(canonical(id)) {
                         self.methods.insert(canonical(id), method);
+                        self.arrived.insert(canonical(id), self.now);
                     }
                 }
                 Said::Cancel { id, .. } => {
@@ -235,6 +254,14 @@ impl World {
                 .iter()
                 .any(|member| matches!(member, Said::Answer { text } | Said::Broken { text, .. } if answers(text, id)))
         });
+    }
+
+    /// The client's answer to a question of the bridge. A broken one is refused as well.
+    fn say_answer(&mut self, text: &str) {
+        if message::parse(text.as_bytes()).is_err() {
+            self.nulls.wanted += 1;
+        }
+        self.input(Input::Line(text.to_owned().into()));
     }
 
     /// A batch that is no JSON is one broken line.
@@ -285,6 +312,82 @@ impl World {
 
     fn count(&mut self, id: &str) -> &mut Count {
         self.ids.entry(canonical(id)).or_default()
+    }
+
+    // ---- the sign-in ----
+
+    fn sign_in(&mut self, script: &mut Script) {
+        match script.below(9) {
+            0 => {
+                let url = format!("https://as.example/{}?state={SECRET}", script.below(3));
+                let advice = script.pick(&["", "Open it on this machine"]);
+                self.wanted_once = true;
+                self.input(Input::SignIn(SignIn::Wanted { url: url.into(), advice: advice.into() }));
+            }
+            1 => {
+                self.nothing_is_held();
+                self.input(Input::SignIn(SignIn::Done));
+            }
+            2 => {
+                self.nothing_is_held();
+                self.input(Input::SignIn(SignIn::Ended { message: "denied".into(), hint: None }));
+            }
+            3 => self.input(Input::SignIn(SignIn::NotTaken { message: "no".into() })),
+            4 => {
+                if let Some(id) = self.questions.pop_first() {
+                    let text = script.pick(&[
+                        r#""result":{"action":"accept"}}"#,
+                        r#""error":{"code":-32601,"message":"no"}}"#,
+                        r#""result":{},"result":{}}"#,
+                    ]);
+                    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},{text}"#);
+                    self.say_answer(&text);
+                }
+            }
+            5 => {
+                let said = client::sign_in(script, self.wanted_once);
+                self.say(&[said], false);
+            }
+            _ => self.hold_or_fail(script),
+        }
+    }
+
+    /// An exchange is refused and waits, or waited in vain.
+    fn hold_or_fail(&mut self, script: &mut Script) {
+        let running: Vec<ExchangeId> =
+            self.running.iter().filter(|(_, running)| !running.opened).map(|(id, _)| *id).collect();
+        let Some(exchange) = running.get(script.below(running.len())).copied() else { return };
+        if script.below(3) == 2 {
+            let failure =
+                Failure { kind: FailureKind::SignIn, unsent: false, message: "not signed in".into(), hint: None };
+            return self.finish(exchange, Input::Failed { exchange, failure });
+        }
+        let now = self.now;
+        if let Some(running) = self.running.get_mut(&exchange) {
+            running.held.get_or_insert(now);
+        }
+        self.input(Input::Held { exchange });
+    }
+
+    fn nothing_is_held(&mut self) {
+        for running in self.running.values_mut() {
+            running.held = None;
+        }
+    }
+
+    /// A refused request that has waited for as long as it may, and a little, is answered.
+    pub(super) fn assert_nothing_is_held_for_too_long(&self) {
+        for running in self.running.values() {
+            let (Some(id), Some(held)) = (&running.id, running.held) else { continue };
+            let method = self.methods.get(id).copied().unwrap_or_default();
+            let waits = self.session.is_pending(&parse_id(id)) && method != "subscriptions/listen";
+            if running.is_get || running.answered || running.is_initialize || method == "initialize" || !waits {
+                continue;
+            }
+            let since = self.arrived.get(id).copied().unwrap_or(held);
+            let latest = since.saturating_add(self.settings.hold) + 100.ms();
+            assert!(self.now < latest, "{id} was refused at {held:?} and waits at {:?}", self.now);
+        }
     }
 
     // ---- the server ----
@@ -347,6 +450,7 @@ impl World {
     fn open(&mut self, exchange: ExchangeId, head: crate::session::Head) {
         if let Some(running) = self.running.get_mut(&exchange) {
             running.opened = true;
+            running.held = None;
         }
         self.input(Input::Opened { exchange, head });
     }

@@ -54,6 +54,9 @@ impl Session {
 
     /// The client answered a request of the server with something that cannot be passed on. The server must not wait for it.
     fn answer_for_client(&mut self, id: &Id, why: &str) -> bool {
+        if self.sign_in.elicitations.take_answer(id) {
+            return true;
+        }
         let Some(known) = self.server_requests.take(id) else { return false };
         let id = known.original.as_ref().unwrap_or(id);
         let text = message::error_response(Some(id), message::BRIDGE_ERROR, why, None);
@@ -134,7 +137,10 @@ impl Session {
         pending.batch = batch;
         pending.modern = era::modern_headers(&request.method, request.params);
         let mut verdict = Verdict::Allowed;
-        if request.method == "tools/call" && !self.settings.tools.is_empty() {
+        let ours = request.method == "tools/call" && self.is_sign_in_call(request.params);
+        if ours {
+            pending.text = Bytes::new(); // what is pasted is kept no longer than needed
+        } else if request.method == "tools/call" && !self.settings.tools.is_empty() {
             pending.tool = tool_of(&pending.text).map(Into::into);
             verdict = self.tools.verdict(&self.settings.tools, pending.tool.as_deref());
         }
@@ -146,6 +152,9 @@ impl Session {
             // That era knows no batches, and some of its requests are answered only at their end.
             self.leave_batch(batch);
         }
+        if modern {
+            self.meet_modern_client(request.params);
+        }
         let key = self.add(pending);
         if let Some(limit) = self.settings.request_timeout
             && request.method != "initialize"
@@ -155,6 +164,7 @@ impl Session {
             self.timers.prune_requests(pending.len(), |key| pending.contains_key(&key));
         }
         match verdict {
+            _ if ours => self.call_sign_in(key, request.params),
             Verdict::Unknown => self.hold_for_tools(key),
             _ if modern => self.send(key),
             _ if request.method == "initialize" => self.on_initialize(key, request.params),
@@ -169,6 +179,7 @@ impl Session {
             "notifications/initialized" if modern.is_none() => {
                 self.link.initialized = Some(Bytes::copy_from_slice(&text));
                 self.enqueue(Item::Initialized(text));
+                self.elicit();
             }
             _ => self.hand_over(text, modern, None),
         }
@@ -208,6 +219,9 @@ impl Session {
     }
 
     fn client_response(&mut self, response: &Response<'_>, text: Bytes) {
+        if response.id.as_ref().is_some_and(|id| self.sign_in.elicitations.take_answer(id)) {
+            return; // what counts is the sign-in
+        }
         let Some(known) = response.id.as_ref().and_then(|id| self.server_requests.take(id)) else {
             return self.log(Level::Debug, "dropped a response of the client to a request that no server made");
         };
@@ -222,6 +236,7 @@ impl Session {
     pub(super) fn send(&mut self, key: Key) {
         let Some(pending) = self.pending.get(&key) else { return };
         let text = pending.text.clone();
+        let may_sign_in = self.may_sign_in(key);
         let outgoing = match &pending.modern {
             Some(modern) => modern_post(text, Some(modern.clone())),
             None if pending.is_handshake() => {
@@ -230,12 +245,15 @@ impl Session {
             }
             None => self.outgoing(Verb::Post, text),
         };
-        let exchange = self.start(Purpose::Request(key), outgoing);
+        let exchange = self.start(Purpose::Request(key), Outgoing { may_sign_in, ..outgoing });
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Sent(exchange);
             pending.generation = self.link.generation;
             pending.in_session = self.link.in_session();
             pending.sent_at = self.now;
+            pending.quiet = !may_sign_in;
+            pending.acknowledged = false;
+            pending.held_at = None;
             pending.last_event_id = None;
             pending.stream_spoke = false;
         }
@@ -260,10 +278,11 @@ impl Session {
     }
 
     /// Takes a request in.
-    pub(super) fn add(&mut self, pending: Pending) -> Key {
+    pub(super) fn add(&mut self, mut pending: Pending) -> Key {
         self.last_key += 1;
         let key = Key(self.last_key);
-        self.pending_bytes += pending.text.len();
+        pending.arrived = self.now;
+        self.pending_bytes += pending.size();
         self.by_id.insert(pending.id.clone(), key);
         self.pending.insert(key, pending);
         key
@@ -272,7 +291,7 @@ impl Session {
     /// Lets a request go: from here on nothing can answer it.
     pub(super) fn remove(&mut self, key: Key) -> Option<Pending> {
         let pending = self.pending.remove(&key)?;
-        self.pending_bytes = self.pending_bytes.saturating_sub(pending.text.len());
+        self.pending_bytes = self.pending_bytes.saturating_sub(pending.size());
         self.by_id.remove(&pending.id);
         if self.pending.is_empty() && self.pending.capacity() > ROOM_KEPT {
             // R8: memory does not stay at its peak.
@@ -298,11 +317,15 @@ impl Session {
 
     /// Queues a legacy message and sends what may be sent.
     pub(super) fn enqueue(&mut self, item: Item) {
-        if let Item::Request(key) = &item {
-            self.wait_in_line(*key);
+        let request = if let Item::Request(key) = &item { Some(*key) } else { None };
+        if let Some(key) = request {
+            self.wait_in_line(key);
         }
         self.link.queue.push_back(item);
         self.pump();
+        if let Some(key) = request {
+            self.may_wait_for_sign_in(key);
+        }
     }
 
     /// A message of the queue has its turn.

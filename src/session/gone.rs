@@ -55,11 +55,14 @@ fn text_says_session_gone(text: &str) -> bool {
         || (text.contains("session") && SIGNS.iter().any(|sign| text.contains(sign)))
 }
 
-/// What a JSON-RPC error body says: its code, and its text.
-pub(super) fn rpc_error(body: &Bytes) -> Option<(i64, Bytes)> {
+/// What a JSON-RPC error body says: its code, and its text, if that can be passed on.
+pub(super) fn rpc_error(body: &Bytes) -> Option<(i64, Option<Bytes>)> {
     match message::parse(body).ok()? {
         Parsed::One(Message::Response(response)) => match response.outcome {
-            Outcome::Error(error) => Some((ErrorHead::read(error)?.code, body.clone())),
+            Outcome::Error(error) => {
+                let text = response.outcome.is_well_formed().then(|| body.clone());
+                Some((ErrorHead::read(error)?.code, text))
+            }
             Outcome::Result(_) => None,
         },
         _ => None,

@@ -8,7 +8,7 @@ use super::link::{Phase, Transport};
 use super::pending::{Key, Pending, State};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{ExchangeId, Failure, Head, Level, Outgoing, Purpose, Session, Verb};
+use super::{ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
 
 /// How long the `endpoint` event may take.
 const ENDPOINT_PATIENCE: Duration = Duration::from_secs(10);
@@ -19,8 +19,9 @@ impl Session {
     /// Opens the stream for the `initialize` with this key.
     pub(super) fn open_sse(&mut self, key: Key) {
         self.close_sse(None);
+        let may_sign_in = self.may_sign_in(key);
         let outgoing =
-            Outgoing { session_id: None, version: None, may_sign_in: true, ..self.outgoing(Verb::Get, Bytes::new()) };
+            Outgoing { session_id: None, version: None, may_sign_in, ..self.outgoing(Verb::Get, Bytes::new()) };
         let exchange = self.start(Purpose::SseStream, outgoing);
         self.link.transport = Transport::Sse { stream: Some(exchange), endpoint: None };
         self.timers.at(self.now + ENDPOINT_PATIENCE, Timer::Endpoint(exchange));
@@ -28,6 +29,8 @@ impl Session {
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Queued;
             pending.sent_at = now;
+            pending.quiet = !may_sign_in;
+            pending.held_at = None;
         }
     }
 
@@ -49,6 +52,11 @@ impl Session {
 
     pub(super) fn endpoint_overdue(&mut self, exchange: ExchangeId) {
         if self.link.transport == (Transport::Sse { stream: Some(exchange), endpoint: None }) {
+            if let Phase::Opening(key) = self.link.phase
+                && let Some(when) = self.look_again_at(key, ENDPOINT_PATIENCE)
+            {
+                return self.timers.at(when, Timer::Endpoint(exchange));
+            }
             self.sse_unusable(Trouble::new("timeout", "the server's event stream did not name its endpoint in time"));
         }
     }
@@ -63,6 +71,12 @@ impl Session {
             && self.wait_for_server(key, head)
         {
             return;
+        }
+        if let Phase::Opening(key) = self.link.phase
+            && matches!(head.status, 401 | 403)
+            && self.is_wanted_by_now(key)
+        {
+            return self.open(key);
         }
         let mut trouble = self.status_trouble(head, body, None);
         if (200..300).contains(&head.status) {
@@ -112,6 +126,8 @@ impl Session {
                 }
                 self.unreachable(key, &failure);
             }
+            // Another transport wants the same sign-in.
+            Some(failure) if failure.kind == FailureKind::SignIn => self.fail(key, &Trouble::of(&failure)),
             Some(failure) => self.sse_unusable(Trouble::of(&failure)),
             None => self.sse_unusable(Trouble::new("connection-lost", "the server ended its event stream")),
         }

@@ -6,15 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::forward::Forwards;
-use super::link::{Item, Phase};
+use super::link::Phase;
 use super::pending::{Key, Origin, Pending, State};
-use super::recovery::PATIENCE;
 use super::server::cancelled;
 use super::timers::{Due, Timer, Timers};
 use super::trouble::Trouble;
 use super::{Action, ExchangeId, Level, Outgoing, Purpose, Session, Verb};
 use crate::era;
-use crate::message::{self, Id};
+use crate::message::Id;
 
 use bytes::Bytes;
 
@@ -26,6 +25,10 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 const PING_LEAST: Duration = Duration::from_secs(1);
 /// Least time between two looks at a server that does not answer `initialize`.
 const CONNECT_LEAST: Duration = Duration::from_secs(1);
+/// How much longer a request of our own may take when a sign-in came between.
+const OWN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long messages that want no answer may hold up the end, once no request does.
+const MESSAGES_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of a remembered answer.
 const MAX_REMEMBERED: usize = 256 * 1024;
 
@@ -42,7 +45,7 @@ pub struct Memory {
 
 impl Memory {
     /// The version in the remembered answer is the one with batches.
-    fn takes_batches(&self) -> bool {
+    pub(super) fn takes_batches(&self) -> bool {
         serde_json::from_str::<InitializeParams>(&self.result)
             .is_ok_and(|result| result.protocol_version == era::BATCHING)
     }
@@ -111,6 +114,7 @@ impl Session {
         self.link.requested = params
             .and_then(|params| serde_json::from_str::<InitializeParams>(params.get()).ok())
             .map(|params| params.protocol_version);
+        self.meet_client(params);
         self.timers.at(self.now + self.settings.initialize_timeout, Timer::Initialize(key));
         self.open(key);
     }
@@ -121,15 +125,21 @@ impl Session {
         let text = format!("{} did not answer initialize in time", self.settings.server);
         let trouble = Trouble::new("timeout", text)
             .hint("check the network and the server; --initialize-timeout changes the limit");
+        let patience = self.settings.initialize_timeout.max(CONNECT_LEAST);
+        let sign_in = self.look_again_at(key, patience);
         match origin {
             Origin::Client if self.answer_from_memory(key) => {
                 self.log(Level::Warn, format!("{}; the client got the answer of the last run", trouble.message));
             }
+            Origin::Client if sign_in.is_some() && self.answer_provisionally(key) => {
+                let text = format!("{} wants a sign-in; the client got a provisional answer", self.settings.server);
+                self.log(Level::Info, text);
+            }
+            Origin::Reopen if sign_in.is_some() => {}
             Origin::Reopen if self.link.forever => self.try_initialize_again(key, trouble),
             _ => return self.fail(key, &trouble),
         }
-        let next = self.now + self.settings.initialize_timeout.max(CONNECT_LEAST);
-        self.timers.at(next, Timer::Initialize(key));
+        self.timers.at(sign_in.unwrap_or(self.now + patience), Timer::Initialize(key));
     }
 
     /// The client has an answer; a server that is silent is asked again.
@@ -147,37 +157,6 @@ impl Session {
         self.link.network_down = Some(trouble);
         let pause = self.backoff(key);
         self.repeat_at(key, pause);
-    }
-
-    /// Answers `initialize` as the server did in an earlier run. From here on the request is ours, and goes on until the server
-    /// is reached. False if there is nothing to answer from.
-    pub(super) fn answer_from_memory(&mut self, key: Key) -> bool {
-        let Some(memory) = &self.memory else { return false };
-        if self.link.requested.as_deref() != Some(&memory.requested) {
-            return false;
-        }
-        let Some(pending) = self.pending.get_mut(&key) else { return false };
-        pending.origin = Origin::Reopen;
-        let response = message::result_response(&pending.id, &memory.result);
-        self.link.known = Some(memory.result.as_str().into());
-        self.link.forever = true;
-        self.link.takes_batches = memory.takes_batches();
-        self.link.set_reopening();
-        self.write(response);
-        // From now on nothing else bounds how long the rest waits.
-        let waiting: Vec<Key> = self
-            .link
-            .queue
-            .iter()
-            .filter_map(|item| if let Item::Request(key) = item { Some(*key) } else { None })
-            .collect();
-        for key in waiting {
-            if let Some(pending) = self.pending.get_mut(&key) {
-                pending.queued_at = self.now;
-            }
-            self.timers.at(self.now + PATIENCE, Timer::Patience(key));
-        }
-        true
     }
 
     /// Keeps the answer for the next run.
@@ -217,6 +196,9 @@ impl Session {
             Timer::Greeting(generation) => self.greeting_over(generation),
             Timer::Endpoint(exchange) => self.endpoint_overdue(exchange),
             Timer::Later => self.send_later_forwards(),
+            Timer::Hold => self.look_at_held(),
+            Timer::SignInCall(key) => self.sign_in_call_overdue(key),
+            Timer::Messages => {}
             Timer::KeepAlive => self.keep_alive(),
             Timer::Own(key) => self.own_overdue(key),
             Timer::Drain => self.stop_waiting(),
@@ -246,6 +228,9 @@ impl Session {
     fn own_overdue(&mut self, key: Key) {
         let Some(pending) = self.pending.get(&key) else { return };
         let ping = pending.origin == Origin::Ping;
+        if let Some(when) = self.look_again_at(key, OWN_PATIENCE).filter(|_| !ping) {
+            return self.timers.at(when, Timer::Own(key));
+        }
         self.fail(key, &Trouble::new("timeout", format!("{} did not answer in time", self.settings.server)));
         if ping {
             self.ping_overdue();
@@ -349,7 +334,14 @@ impl Session {
         }
         let waits = self.pending.values().any(|pending| pending.origin == Origin::Client && !pending.is_subscription());
         let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
-        if !waits && !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
+        if waits {
+            self.quiet_since = None;
+        } else if !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
+            self.stop_waiting();
+        } else if self.quiet_since.is_none() {
+            self.quiet_since = Some(self.now);
+            self.timers.at(self.now + MESSAGES_PATIENCE, Timer::Messages);
+        } else if self.quiet_since.is_some_and(|since| self.now >= since + MESSAGES_PATIENCE) {
             self.stop_waiting();
         }
     }

@@ -272,13 +272,20 @@ impl Session {
     }
 
     /// The older transport is tried when the specification says so (C6). True if it is.
-    pub(super) fn fall_back(&mut self, key: Key, head: &Head, code: Option<i64>, body: &Bytes) -> bool {
-        let older = matches!(head.status, 400 | 404 | 405) && !code.is_some_and(era::is_modern_error);
+    pub(super) fn fall_back(
+        &mut self,
+        key: Key,
+        head: &Head,
+        error: Option<&(i64, Option<Bytes>)>,
+        body: &Bytes,
+    ) -> bool {
+        let older =
+            matches!(head.status, 400 | 404 | 405) && !error.is_some_and(|(code, _)| era::is_modern_error(*code));
         if !older || !self.link.may_fall_back || self.link.is_sse() {
             return false;
         }
-        let error = code.map(|_| body.clone());
-        self.link.first_refusal = Some(self.status_trouble(head, body, error));
+        let text = error.and_then(|(_, text)| text.clone());
+        self.link.first_refusal = Some(self.status_trouble(head, body, text));
         self.link.may_fall_back = false;
         self.link.transport = Transport::Sse { stream: None, endpoint: None };
         self.log(Level::Debug, format!("HTTP {} to initialize; trying HTTP+SSE", head.status));

@@ -7,13 +7,16 @@ use bytes::Bytes;
 
 use super::gone::status_says_session_gone;
 use super::link::Phase;
+use super::resume::idle_pause;
 use super::timers::Timer;
-use super::{ExchangeId, Failure, Head, Level, Outgoing, Purpose, Session, Verb};
+use super::{ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
 use crate::sse::IdChange;
 
 /// Pause before it is opened again, doubled with each failure, and its ceiling.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 pub(super) const PAUSE_MOST: Duration = Duration::from_secs(30);
+/// Longest pause for a stream that the server ends again and again without a message.
+const IDLE_PAUSE_MOST: Duration = Duration::from_secs(10);
 /// A stream that lived this long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` that is honoured.
@@ -30,6 +33,8 @@ pub(super) struct Listen {
     was_open: bool,
     /// The current stream brought something.
     spoke: bool,
+    /// Streams in a row that brought no message, ids and reconnection times apart.
+    idle_streams: u32,
     /// The server has no such stream at all (405).
     unknown: bool,
 }
@@ -62,8 +67,11 @@ impl Listen {
         }
     }
 
-    pub(super) fn heard(&mut self, id: Option<IdChange>, retry: Option<Duration>) {
+    pub(super) fn heard(&mut self, id: Option<IdChange>, retry: Option<Duration>, is_message: bool) {
         self.spoke = true;
+        if is_message {
+            self.idle_streams = 0;
+        }
         self.retry = retry.or(self.retry);
         match id {
             Some(IdChange::Set(id)) => self.last_event_id = Some(id),
@@ -117,12 +125,21 @@ impl Session {
     }
 
     pub(super) fn listen_over(&mut self, failure: Option<&Failure>) {
+        if failure.is_some_and(|failure| failure.kind == FailureKind::SignIn) {
+            // Nobody waits for it. After a sign-in it is opened again.
+            self.link.listen.state = ListenState::Refused;
+            return self.head_start_over(self.link.generation);
+        }
         if let Some(failure) = failure {
             self.log(Level::Debug, format!("the notification stream broke: {}", failure.message));
         } else if self.link.listen.is_open() && self.link.listen.spoke {
             // A server that ends its streams in good order wants to be asked from time to time (2025-11-25 "Sending Messages").
-            self.link.listen.failures = 0;
-            return self.listen_at(self.link.listen.retry.unwrap_or(PAUSE));
+            let listen = &mut self.link.listen;
+            listen.failures = 0;
+            let idle = idle_pause(listen.idle_streams, IDLE_PAUSE_MOST);
+            listen.idle_streams = listen.idle_streams.saturating_add(1);
+            let pause = listen.retry.unwrap_or(PAUSE).max(idle);
+            return self.listen_at(pause);
         }
         self.listen_later(None);
     }
@@ -161,6 +178,14 @@ impl Session {
             Phase::Lost if self.link.initialize.is_some() => self.reopen(),
             Phase::Ready | Phase::HeadStart if self.link.listen.state == ListenState::Waiting => self.start_listen(),
             _ => {}
+        }
+    }
+
+    /// A server that did not give it to us may do so by now; one that has none has none.
+    pub(super) fn listen_after_sign_in(&mut self) {
+        let listen = &self.link.listen;
+        if self.link.phase == Phase::Ready && listen.state == ListenState::Refused && !listen.unknown {
+            self.start_listen();
         }
     }
 

@@ -59,6 +59,8 @@ pub(super) enum State {
     Queued,
     /// Waits for the list of tools.
     Held,
+    /// The bridge's own tool answers it; the server never sees it.
+    SignIn,
     /// The POST is under way.
     Sent(ExchangeId),
     /// The POST's answer is an event stream.
@@ -90,6 +92,18 @@ pub(super) struct Pending {
     pub(super) generation: u32,
     /// It was last sent with a session id.
     pub(super) in_session: bool,
+    /// When it came.
+    pub(super) arrived: Duration,
+    /// Its exchange was refused and waits for the sign-in, since then.
+    pub(super) held_at: Option<Duration>,
+    /// When the sign-in was over that it waited for.
+    pub(super) signed_in_at: Option<Duration>,
+    /// It was last sent when nobody waited for it, so it began no sign-in.
+    pub(super) quiet: bool,
+    /// A subscription that the server acknowledged.
+    pub(super) acknowledged: bool,
+    /// Its stream will carry word of changed lists once it is acknowledged: the client had others before the sign-in.
+    pub(super) owes_refresh: bool,
     /// When it was last sent.
     pub(super) sent_at: Duration,
     /// When it last went into the queue.
@@ -112,6 +126,8 @@ pub(super) struct Pending {
     pub(super) resumes: u32,
     /// Resumed streams in a row that brought nothing.
     pub(super) empty_resumes: u32,
+    /// Streams in a row that brought no message, ids and reconnection times apart.
+    pub(super) idle_streams: u32,
     /// The current stream brought something.
     pub(super) stream_spoke: bool,
     /// It had an answer stream, if only once.
@@ -131,6 +147,12 @@ impl Pending {
             state: State::Queued,
             generation: 0,
             in_session: false,
+            arrived: Duration::ZERO,
+            held_at: None,
+            signed_in_at: None,
+            quiet: false,
+            acknowledged: false,
+            owes_refresh: false,
             sent_at: Duration::ZERO,
             queued_at: Duration::ZERO,
             retry_at: Duration::ZERO,
@@ -142,22 +164,28 @@ impl Pending {
             retry: None,
             resumes: 0,
             empty_resumes: 0,
+            idle_streams: 0,
             stream_spoke: false,
             had_stream: false,
         }
+    }
+
+    /// Bytes that it holds, as far as the client chose them.
+    pub(super) fn size(&self) -> usize {
+        self.text.len() + self.method.len() + self.tool.as_ref().map_or(0, |tool| tool.len())
     }
 
     /// The exchange that it waits for, if any.
     pub(super) fn exchange(&self) -> Option<ExchangeId> {
         match self.state {
             State::Sent(exchange) | State::Streaming(exchange) | State::Resuming(exchange) => Some(exchange),
-            State::Queued | State::Held | State::Taken | State::Waiting | State::ResumeWaiting => None,
+            State::Queued | State::Held | State::SignIn | State::Taken | State::Waiting | State::ResumeWaiting => None,
         }
     }
 
     /// Whether the server may have it: only then can it answer.
     pub(super) fn was_sent(&self) -> bool {
-        !matches!(self.state, State::Queued | State::Held)
+        !matches!(self.state, State::Queued | State::Held | State::SignIn)
     }
 
     /// The `initialize` of a legacy session, the client's or ours.

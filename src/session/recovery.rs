@@ -66,6 +66,7 @@ impl Session {
                 if let Some(pending) = self.pending.get_mut(&key) {
                     pending.state = State::Streaming(exchange);
                     pending.had_stream = true;
+                    pending.held_at = None;
                 }
             }
             Some(Purpose::Listen) => self.listening(exchange),
@@ -183,13 +184,16 @@ impl Session {
             return;
         }
         let error = rpc_error(body);
-        if handshake && self.fall_back(key, head, error.as_ref().map(|(code, _)| *code), body) {
+        if handshake && self.fall_back(key, head, error.as_ref(), body) {
             return;
+        }
+        if handshake && matches!(head.status, 401 | 403) && self.is_wanted_by_now(key) {
+            return self.open(key);
         }
         if self.wait_for_server(key, head) {
             return;
         }
-        let trouble = self.status_trouble(head, body, error.map(|(_, text)| text));
+        let trouble = self.status_trouble(head, body, error.and_then(|(_, text)| text));
         if matches!(head.status, 429 | 502..=504) && (self.is_lasting(key) || self.goes_on(key, &trouble)) {
             let pause = self.backoff(key);
             return self.repeat_at(key, pause);
@@ -383,6 +387,9 @@ impl Session {
     pub(super) fn patience_over(&mut self, key: Key) {
         let Some(pending) = self.pending.get(&key) else { return };
         match pending.state {
+            State::Queued if self.sign_in.is_wanted() => {
+                self.timers.at(self.now + PATIENCE, Timer::Patience(key));
+            }
             State::Queued => {
                 let down = self.link.network_down.clone();
                 // A server that opens no session in its time will not; one that cannot be reached need not be waited for so long.
@@ -479,13 +486,21 @@ impl Session {
 
     /// Ends a request with an error of the bridge.
     pub(super) fn fail(&mut self, key: Key, trouble: &Trouble) {
+        let signs_in = trouble.kind == FailureKind::SignIn.word();
+        let first =
+            self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Client && pending.is_handshake());
+        if signs_in && first && self.sign_in.is_open() {
+            // Who said no may think better of it: a client that is refused here would have to be started again.
+            self.answer_provisionally(key);
+        }
         let Some(pending) = self.remove(key) else { return };
         if let Some(exchange) = pending.exchange() {
             self.abort(exchange);
         }
         match pending.origin {
             Origin::Client => {
-                let response = trouble.response(&pending.id);
+                let response =
+                    if signs_in { self.without_sign_in(&pending, trouble) } else { trouble.response(&pending.id) };
                 let handshake = pending.is_handshake();
                 self.respond(pending.batch, response);
                 if handshake {

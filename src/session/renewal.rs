@@ -3,19 +3,41 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::link::{InitializeResult, Phase};
 use super::listen;
 use super::pending::{Key, Origin, Pending};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{Level, Session};
+use super::{FailureKind, Level, Session};
 use crate::message::{self, Id};
 
 /// Sessions lost in a row that lived shorter than ten seconds, before we stop opening new ones without being asked.
 const MAX_LOSSES: u32 = 3;
 /// How long the answer to one of the requests by which a new session is told what the old one knew may take.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Subscribe {
+    params: SubscribeParams,
+}
+
+#[derive(Deserialize)]
+struct SubscribeParams {
+    notifications: Wanted,
+}
+
+/// The filter of a subscription. A member of another type asks for nothing.
+#[derive(Deserialize)]
+struct Wanted {
+    #[serde(default, rename = "toolsListChanged")]
+    tools: serde_json::Value,
+    #[serde(default, rename = "resourcesListChanged")]
+    resources: serde_json::Value,
+    #[serde(default, rename = "promptsListChanged")]
+    prompts: serde_json::Value,
+}
 
 impl Session {
     /// The session is gone: opens a new one, once for all that met its end.
@@ -68,6 +90,9 @@ impl Session {
         let trouble = Trouble { body: None, ..trouble.clone() };
         self.fail_queue(&trouble);
         self.link.reopen_failures = self.link.reopen_failures.saturating_add(1);
+        if trouble.kind == FailureKind::SignIn.word() {
+            return; // the next request tries again, and nothing else: somebody must be there to sign in
+        }
         let times = self.link.reopen_failures.max(self.link.losses).min(6);
         self.set_listen_timer(listen::PAUSE.saturating_mul(1 << times).min(listen::PAUSE_MOST));
     }
@@ -102,18 +127,54 @@ impl Session {
         Some(key)
     }
 
-    /// Tells the client that lists may have changed, for what the server has.
+    /// Tells the client that lists may have changed, for what the server has. Whoever saw the tool `sign_in` is told that it is gone.
     pub(super) fn announce(&mut self) {
+        let shown = std::mem::take(&mut self.sign_in.shown);
         let known = self.link.known.clone().unwrap_or_default();
-        let Ok(result) = serde_json::from_str::<InitializeResult>(&known) else { return };
-        let has = result.capabilities;
+        let has = serde_json::from_str::<InitializeResult>(&known).map(|result| result.capabilities);
+        let unknown = has.is_err() && shown;
+        let has = has.unwrap_or_default();
         for (there, method) in [
-            (has.tools.is_some(), "notifications/tools/list_changed"),
-            (has.resources.is_some(), "notifications/resources/list_changed"),
-            (has.prompts.is_some(), "notifications/prompts/list_changed"),
+            (has.tools.is_some() || shown, "notifications/tools/list_changed"),
+            (has.resources.is_some() || unknown, "notifications/resources/list_changed"),
+            (has.prompts.is_some() || unknown, "notifications/prompts/list_changed"),
         ] {
             if there {
                 self.write(message::notification(method));
+            }
+        }
+    }
+
+    /// The same to clients of the modern era: only who subscribed is told, by its subscription (2026-07-28 "Subscriptions").
+    pub(super) fn refresh_subscribers(&mut self) {
+        let mut keys: Vec<Key> =
+            self.pending.iter().filter(|(_, pending)| pending.is_subscription()).map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        for key in keys {
+            let Some(pending) = self.pending.get_mut(&key) else { continue };
+            pending.owes_refresh = true;
+            if pending.acknowledged {
+                self.subscriber_is_ready(key);
+            }
+        }
+    }
+
+    /// A subscription was acknowledged: only now may it carry anything.
+    pub(super) fn subscriber_is_ready(&mut self, key: Key) {
+        let Some(pending) = self.pending.get_mut(&key) else { return };
+        pending.acknowledged = true;
+        if !std::mem::take(&mut pending.owes_refresh) {
+            return;
+        }
+        let Ok(listen) = serde_json::from_slice::<Subscribe>(&pending.text) else { return };
+        let id = pending.id.to_json();
+        let wants = listen.params.notifications;
+        for (wanted, what) in [(wants.tools, "tools"), (wants.resources, "resources"), (wants.prompts, "prompts")] {
+            if wanted == true {
+                let text = format!(
+                    "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{what}/list_changed\",\"params\":{{\"_meta\":{{\"io.modelcontextprotocol/subscriptionId\":{id}}}}}}}"
+                );
+                self.write(text.into());
             }
         }
     }

@@ -9,7 +9,7 @@ use super::pending::{Key, State};
 use super::recovery::{BACKOFF_MOST, PATIENCE};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{Failure, Head, Outgoing, Purpose, Session, Verb};
+use super::{Failure, FailureKind, Head, Outgoing, Purpose, Session, Verb};
 
 /// Pause before a stream is resumed when the server names none, and after [`MANY_RESUMES`].
 const RESUME_PAUSE: Duration = Duration::from_millis(200);
@@ -18,6 +18,14 @@ const RESUME_PAUSE_LATER: Duration = Duration::from_secs(1);
 const MANY_RESUMES: u32 = 20;
 /// Resumed streams in a row that bring nothing, before the request is given up.
 const MAX_EMPTY_RESUMES: u32 = 5;
+
+/// The least pause after so many streams in a row that brought no message, whatever short time the server names: at most `most`.
+pub(super) fn idle_pause(streams: u32, most: Duration) -> Duration {
+    match streams / MANY_RESUMES {
+        0 => Duration::ZERO,
+        times => RESUME_PAUSE_LATER.saturating_mul(1 << (times - 1).min(8)).min(most),
+    }
+}
 
 impl Session {
     /// The answer stream of a request ended without its answer.
@@ -61,7 +69,9 @@ impl Session {
         } else {
             RESUME_PAUSE.saturating_mul(pending.empty_resumes + 1)
         };
-        let pause = pending.retry.unwrap_or(own);
+        let idle = idle_pause(pending.idle_streams, RESUME_PAUSE_LATER);
+        pending.idle_streams = pending.idle_streams.saturating_add(1);
+        let pause = pending.retry.unwrap_or(own).max(idle);
         self.resume_at(key, pause);
     }
 
@@ -81,7 +91,8 @@ impl Session {
             return self.cut_off(key, None);
         }
         let last_event_id = pending.last_event_id.clone();
-        let mut outgoing = Outgoing { last_event_id, may_sign_in: true, ..self.outgoing(Verb::Get, Bytes::new()) };
+        let may_sign_in = self.may_sign_in(key);
+        let mut outgoing = Outgoing { last_event_id, may_sign_in, ..self.outgoing(Verb::Get, Bytes::new()) };
         if pending.is_handshake() {
             // The session that is being opened has its id from the head of the stream that broke.
             outgoing.session_id.clone_from(&self.link.offered_session);
@@ -90,6 +101,7 @@ impl Session {
         let exchange = self.start(Purpose::Resume(key), outgoing);
         if let Some(pending) = self.pending.get_mut(&key) {
             pending.state = State::Resuming(exchange);
+            pending.held_at = None;
             pending.stream_spoke = false;
         }
     }
@@ -111,6 +123,9 @@ impl Session {
     pub(super) fn resume_failed(&mut self, key: Key, failure: &Failure) {
         if failure.kind.is_network() && self.resume_again(key) {
             return;
+        }
+        if failure.kind == FailureKind::SignIn {
+            return self.fail(key, &Trouble::of(failure));
         }
         self.cut_off(key, Some(failure));
     }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::gone::says_session_gone;
 use super::pending::{Key, Origin, Pending};
-use super::trouble::Trouble;
+use super::trouble::{MAX_QUOTE, Trouble, printable};
 use super::{ExchangeId, Level, Purpose, Session};
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::sse::{Event, IdChange};
@@ -44,15 +44,16 @@ pub(super) struct ServerRequest {
 
 impl ServerRequests {
     /// A request came. Gives the id that the client shall see, if it must be another.
-    fn add(&mut self, id: &Id, generation: u32, nonce: &str) -> Option<Id> {
+    /// `taken`: a question of ours bears this id.
+    fn add(&mut self, id: &Id, generation: u32, nonce: &str, taken: bool) -> Option<Id> {
         if self.open.len() >= MAX_SERVER_REQUESTS
             && let Some((_, oldest)) = self.order.pop_first()
         {
             self.take(&oldest);
         }
         self.arrived += 1;
-        let renamed =
-            self.open.contains_key(id).then(|| Id::String(format!("mcp-drawbridge-{nonce}-s{}", self.arrived).into()));
+        let renamed = (taken || self.open.contains_key(id))
+            .then(|| Id::String(format!("mcp-drawbridge-{nonce}-s{}", self.arrived).into()));
         if let Some(alias) = &renamed {
             self.aliases.insert(id.clone(), alias.clone());
         }
@@ -73,6 +74,11 @@ impl ServerRequests {
             self.aliases.remove(original);
         }
         Some(known)
+    }
+
+    /// The client knows a question by this id.
+    pub(super) fn is_open(&self, client_id: &Id) -> bool {
+        self.open.contains_key(client_id)
     }
 
     /// All of them, when their session is gone.
@@ -106,6 +112,12 @@ struct Cancelled<'a> {
     request_id: &'a RawValue,
 }
 
+/// What can be read of an error that is none.
+#[derive(Deserialize)]
+struct ErrorWords {
+    message: Option<String>,
+}
+
 impl Session {
     pub(super) fn on_events(&mut self, exchange: ExchangeId, events: Vec<Event>) {
         for event in events {
@@ -115,6 +127,8 @@ impl Session {
 
     fn on_event(&mut self, exchange: ExchangeId, event: Event) {
         let retry = event.retry.map(|ms| Duration::from_millis(ms).clamp(RETRY_FLOOR, RETRY_CEILING));
+        let is_message =
+            event.name.as_deref().is_none_or(|name| name == "message") && !event.data.trim_ascii().is_empty();
         let mut from = Source::Stream;
         match self.exchanges.get(&exchange) {
             None => return,
@@ -122,6 +136,9 @@ impl Session {
                 from = Source::Answer(*key);
                 if let Some(pending) = self.pending.get_mut(key) {
                     pending.stream_spoke = true;
+                    if is_message {
+                        pending.idle_streams = 0;
+                    }
                     pending.retry = retry.or(pending.retry);
                     match event.id {
                         Some(IdChange::Set(id)) => pending.last_event_id = Some(id),
@@ -130,7 +147,7 @@ impl Session {
                     }
                 }
             }
-            Some(Purpose::Listen) => self.link.listen.heard(event.id, retry),
+            Some(Purpose::Listen) => self.link.listen.heard(event.id, retry, is_message),
             Some(Purpose::SseStream) => {
                 if event.name.as_deref() == Some("endpoint") {
                     return self.on_endpoint(exchange, &event.data);
@@ -140,7 +157,7 @@ impl Session {
             Some(_) => {}
         }
         // Other event types are not MCP's; an event without data only carries an id or a reconnection time.
-        if event.name.as_deref().is_none_or(|name| name == "message") && !event.data.trim_ascii().is_empty() {
+        if is_message {
             self.server_text(from, event.data);
         }
     }
@@ -195,7 +212,13 @@ impl Session {
         match message {
             Message::Response(response) => self.server_response(from, &response, text),
             Message::Request(request) => self.server_request(from, &request, text),
-            Message::Notification(notification) => self.server_notification(&notification, text),
+            Message::Notification(notification) => {
+                let acknowledged = notification.method == "notifications/subscriptions/acknowledged";
+                self.server_notification(&notification, text);
+                if let (true, Source::Answer(key)) = (acknowledged, from) {
+                    self.subscriber_is_ready(key);
+                }
+            }
         }
     }
 
@@ -207,9 +230,26 @@ impl Session {
             None => text,
         };
         match key {
-            Some(key) => self.answered(key, response.outcome, text),
+            Some(key) if response.outcome.is_well_formed() => self.answered(key, response.outcome, text),
+            Some(key) => self.answered_badly(key, response.outcome),
             None => self.log(Level::Warn, "dropped a response from the server that no request waits for"),
         }
+    }
+
+    /// The answer is one that strict clients drop: they get one that they can read.
+    fn answered_badly(&mut self, key: Key, outcome: Outcome<'_>) {
+        let server = &self.settings.server;
+        let Outcome::Error(error) = outcome else {
+            let trouble = Trouble::new("bad-json", format!("the result that {server} gave is not an object"));
+            return self.fail(key, &trouble.hint("the fault is on the server's side"));
+        };
+        let Some(pending) = self.pending.get(&key) else { return };
+        let words = serde_json::from_str::<ErrorWords>(error.get()).ok().and_then(|error| error.message);
+        let words = words.map(|words| format!("; it says: \"{}\"", printable(&words, MAX_QUOTE))).unwrap_or_default();
+        let trouble = Trouble::new("bad-json", format!("{server} answered with a malformed error{words}"));
+        let text = trouble.hint("the fault is on the server's side").response(&pending.id);
+        // It may still say that the session is gone.
+        self.answered(key, outcome, text);
     }
 
     /// The request that a response is for: only one that was sent can have one.
@@ -279,7 +319,8 @@ impl Session {
             return self.log(Level::Warn, "dropped a request from the server: its protocol version has none");
         }
         let generation = owner.map_or(self.link.generation, |pending| pending.generation);
-        let text = match self.server_requests.add(&request.id, generation, &self.settings.nonce) {
+        let taken = self.sign_in.elicitations.is_open(&request.id);
+        let text = match self.server_requests.add(&request.id, generation, &self.settings.nonce, taken) {
             Some(renamed) => message::with_id(&text, &renamed).unwrap_or(text),
             None => text,
         };
@@ -295,11 +336,14 @@ impl Session {
                     .params
                     .and_then(|params| serde_json::from_str::<Cancelled>(params.get()).ok())
                     .and_then(|params| Id::from_json(params.request_id.get()));
+                let ours = id.as_ref().is_some_and(|id| self.sign_in.elicitations.is_open(id));
                 if let Some(client_id) = id.and_then(|id| self.server_requests.client_id(&id)) {
                     let known = self.server_requests.take(&client_id);
                     if known.is_some_and(|known| known.original.is_some()) {
                         text = cancelled(&client_id, "the server needs no answer any more");
                     }
+                } else if ours {
+                    return; // a question of the bridge is not the server's to call off
                 }
             }
             _ => {}

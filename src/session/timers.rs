@@ -31,6 +31,12 @@ pub(super) enum Timer {
     Endpoint(ExchangeId),
     /// Messages without response are due to be sent again.
     Later,
+    /// Requests have waited long enough for the sign-in.
+    Hold,
+    /// A call of the tool `sign_in` has waited long enough for news.
+    SignInCall(Key),
+    /// Messages without response have had their time after the end of stdin.
+    Messages,
     /// Time for a ping, if idle.
     KeepAlive,
     /// A request of our own has had its time.

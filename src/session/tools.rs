@@ -170,6 +170,11 @@ impl Tools {
         }
     }
 
+    /// The server listed it.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.known.contains_key(name)
+    }
+
     /// Calling it twice does no harm, by its own annotation.
     pub(super) fn is_repeatable(&self, name: &str) -> bool {
         self.known.get(name).is_some_and(|hints| hints.read_only || hints.idempotent)
@@ -250,6 +255,7 @@ impl Session {
             pending.state = State::Held;
         }
         self.tools.held.push(key);
+        self.may_wait_for_sign_in(key);
         if !self.tools.asking {
             self.tools.asking = true;
             self.tools.pages = 0;

@@ -7,7 +7,7 @@ use super::{Content, Failure, Head, Session};
 use crate::message::{self, Id};
 
 /// Characters of a server's own words in an error text.
-const MAX_QUOTE: usize = 200;
+pub(super) const MAX_QUOTE: usize = 200;
 /// Bytes of an error body that are searched for the server's words.
 const MAX_SEARCHED: usize = 4096;
 
@@ -120,7 +120,7 @@ fn server_words(head: &Head, body: &Bytes) -> Option<String> {
 }
 
 /// A text of the server without control characters, and not too long.
-fn printable(text: &str, most: usize) -> String {
+pub(super) fn printable(text: &str, most: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
 }
 

@@ -434,3 +434,33 @@ fn a_list_that_the_rules_cannot_be_applied_to_is_not_shown() {
     d.answer(&sent, 200, &result("1", r#"{"tools":[{"name":"hidden"}],"nextCursor":5}"#));
     assert_eq!(d.hears(), [result("1", r#"{"tools":[],"nextCursor":5}"#)]);
 }
+
+#[test]
+fn an_answer_that_strict_clients_drop_becomes_one_that_they_can_read() {
+    for outcome in [
+        r#""error":{"code":"E1","message":"no\u0007 way"}"#,
+        r#""error":{"code":1.5,"message":"x"}"#,
+        r#""error":{"code":1}"#,
+        r#""error":{}"#,
+        r#""result":null"#,
+        r#""result":[{}]"#,
+        r#""result":"done""#,
+    ] {
+        let mut d = Dialogue::ready(settings());
+        for (id, method) in [("1", "tools/call"), ("2", "tools/list"), ("3", "initialize")] {
+            d.says(&request(id, method, "{}"));
+            let sent = d.sends().pop().expect("it is sent");
+            d.answer(&sent, 200, &format!(r#"{{"jsonrpc":"2.0","id":{id},{outcome}}}"#));
+            let error = &d.hears_one()["error"];
+            assert!(error["code"].is_i64() && error["message"].is_string(), "{method} {outcome}: {error}");
+            assert_eq!(error["data"]["kind"], "bad-json", "{method} {outcome}");
+            assert!(!outcome.contains("way") || error["message"].as_str().is_some_and(|text| text.contains("no  way")));
+        }
+        // The same as the body of a status.
+        d.says(&call("4", "a"));
+        let sent = d.one("tools/call");
+        d.answer(&sent, 400, &format!(r#"{{"jsonrpc":"2.0","id":4,{outcome}}}"#));
+        let error = &d.hears_one()["error"];
+        assert!(error["code"].is_i64() && error["message"].is_string(), "{outcome}: {error}");
+    }
+}

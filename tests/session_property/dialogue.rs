@@ -5,11 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use mcp_drawbridge::session::{
     Action, Content, ExchangeId, Failure, FailureKind, Head, Input, Memory, Outgoing, Remembered, Session, Settings,
-    Verb,
+    SignIn, Verb, Wish,
 };
 use mcp_drawbridge::sse::{Event, IdChange};
 use serde_json::Value;
 
+/// What no log line and no server may see of a sign-in.
+pub(crate) const SECRET: &str = "s3cr3t-state";
+pub(crate) const SIGN_IN_URL: &str = "https://as.example/authorize?client_id=c&state=s3cr3t-state";
 pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 pub(crate) const INIT_RESULT: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{}},"serverInfo":{"name":"s","version":"1"}}"#;
 /// Bodies that say "no such session", each with its status, as real servers send them.
@@ -59,6 +62,7 @@ pub(crate) struct Dialogue {
     heard: Vec<String>,
     pub(crate) aborted: Vec<ExchangeId>,
     pub(crate) remembered: Option<Memory>,
+    wishes: Vec<Wish>,
     pub(crate) log: Vec<String>,
     pub(crate) exited: bool,
 }
@@ -118,6 +122,7 @@ impl Dialogue {
             heard: Vec::new(),
             aborted: Vec::new(),
             remembered: None,
+            wishes: Vec::new(),
             log: Vec::new(),
             exited: false,
         }
@@ -265,6 +270,35 @@ impl Dialogue {
         self.input(Input::Failed { exchange: sent.exchange, failure: failure(kind, unsent) });
     }
 
+    // ---- the sign-in ----
+
+    /// What the session asked of the sign-in since it was last asked.
+    pub(crate) fn wishes(&mut self) -> Vec<Wish> {
+        std::mem::take(&mut self.wishes)
+    }
+
+    /// The server refuses it, and it waits for the sign-in.
+    pub(crate) fn is_held(&mut self, sent: &Sent) {
+        self.input(Input::Held { exchange: sent.exchange });
+    }
+
+    pub(crate) fn sign_in_is_wanted(&mut self) {
+        self.sign_in_is_wanted_at(SIGN_IN_URL);
+    }
+
+    pub(crate) fn sign_in_is_wanted_at(&mut self, url: &str) {
+        self.input(Input::SignIn(SignIn::Wanted { url: url.into(), advice: "Open it on this machine".into() }));
+    }
+
+    pub(crate) fn sign_in_is_done(&mut self) {
+        self.input(Input::SignIn(SignIn::Done));
+    }
+
+    pub(crate) fn sign_in_has_ended(&mut self) {
+        let hint = Some("ask the administrator".into());
+        self.input(Input::SignIn(SignIn::Ended { message: "access was denied".into(), hint }));
+    }
+
     // ---- time ----
 
     /// Lets time pass, timer by timer.
@@ -301,15 +335,22 @@ impl Dialogue {
         for action in self.actions.drain(..) {
             match action {
                 Action::Write(line) => self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8")),
-                Action::Start(exchange, outgoing) => self.sent.push(Sent { exchange, outgoing }),
+                Action::Start(exchange, outgoing) => {
+                    let body = String::from_utf8_lossy(&outgoing.body).into_owned();
+                    assert!(!body.contains(SECRET), "a secret of the sign-in goes to the server: {body}");
+                    self.sent.push(Sent { exchange, outgoing });
+                }
                 Action::Abort(exchange) => {
                     self.sent.retain(|sent| sent.exchange != exchange);
                     self.aborted.push(exchange);
                 }
                 Action::Remember(memory) => self.remembered = Some(memory),
-                Action::Log(_, text) => self.log.push(text),
+                Action::Log(_, text) => {
+                    assert!(!text.contains(SECRET), "a secret of the sign-in shows in the log: {text}");
+                    self.log.push(text);
+                }
                 Action::Exit => self.exited = true,
-                Action::SignIn(_) => {}
+                Action::SignIn(wish) => self.wishes.push(wish),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_drawbridge::session::{FailureKind, Input, MAX_PENDING, Settings};
+use mcp_drawbridge::session::{FailureKind, Input, MAX_PENDING, MAX_PENDING_BYTES, Settings, ToolRules};
 
 use crate::dialogue::*;
 use crate::opening::sse_session;
@@ -177,6 +177,21 @@ fn a_client_that_asks_more_than_can_be_held_is_read_no_further() {
 }
 
 #[test]
+fn the_name_of_a_tool_counts_for_what_can_be_held() {
+    let rules = ToolRules { ignore: vec!["hidden".into()], ..ToolRules::default() };
+    let mut d = Dialogue::ready(Settings { tools: rules, ..settings() });
+    let name = "n".repeat(MAX_PENDING_BYTES / 16);
+    for id in 0..8 {
+        assert!(d.session.accepts_lines(), "{id}");
+        d.says(&call(&id.to_string(), &name));
+    }
+    assert!(!d.session.accepts_lines(), "each name is kept twice");
+    let sent = d.sends();
+    d.answers(&sent[0]);
+    assert!(d.session.accepts_lines());
+}
+
+#[test]
 fn a_notification_stream_of_the_modern_era_does_not_hold_up_the_end() {
     let mut d = Dialogue::new(settings());
     d.says(&modern("1", "subscriptions/listen"));
@@ -185,4 +200,37 @@ fn a_notification_stream_of_the_modern_era_does_not_hold_up_the_end() {
     d.input(Input::ClientGone);
     assert_eq!(d.responses(), ["1 shutdown"]);
     assert!(d.exited);
+}
+
+#[test]
+fn messages_without_an_answer_hold_up_the_end_for_two_seconds_at_most() {
+    let mut d = Dialogue::ready(Settings { drain: seconds(30), ..settings() });
+    d.says(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#);
+    d.one("notifications/roots/list_changed");
+    d.says(&call("1", "a"));
+    let sent = d.one("tools/call");
+    d.input(Input::ClientGone);
+    d.passes(seconds(10));
+    assert!(!d.exited && d.sends_what().is_empty(), "a request has its time");
+    d.answers(&sent);
+    assert_eq!(d.responses(), ["1"]);
+    d.passes(seconds(1));
+    d.sends_nothing();
+    d.passes(seconds(1));
+    d.one("DELETE");
+    // The same where nothing is to be reached at all.
+    let mut d = Dialogue::remembering(
+        Settings { drain: seconds(30), ..settings() },
+        Some(memory(mcp_drawbridge::session::Remembered::StreamableHttp)),
+    );
+    d.says(&initialize("0"));
+    let sent = d.one("initialize");
+    d.fails(&sent, FailureKind::Connect, true);
+    d.says(INITIALIZED);
+    d.input(Input::ClientGone);
+    d.passes_with_a_dead_network(seconds(1));
+    d.hears();
+    assert!(!d.exited);
+    let took = d.passes_with_a_dead_network(seconds(20));
+    assert!(d.exited, "after {took:?}");
 }

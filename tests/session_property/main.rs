@@ -8,6 +8,8 @@ mod ending;
 mod healing;
 mod opening;
 mod peers;
+mod signing_in;
+mod signing_in_tool;
 
 use proptest::prelude::*;
 

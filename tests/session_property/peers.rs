@@ -230,3 +230,65 @@ fn a_request_limit_ends_every_wait_and_tells_the_server() {
     assert_eq!(notice.body()["params"]["requestId"], 1);
     assert_eq!(d.aborted, [sent.exchange]);
 }
+
+// ---- streams that end again and again ----
+
+/// How often the server is asked in an hour whose streams all end after `data`, with the shortest reconnection time.
+fn streams_in_an_hour(mut d: Dialogue, mut get: Sent, data: Option<&str>) -> usize {
+    let mut streams = 0;
+    while d.now < seconds(3600) {
+        d.opens(&get);
+        d.marks(&get, &format!("e{streams}"), Some(0));
+        if let Some(data) = data {
+            d.streams(&get, data);
+        }
+        d.ends(&get);
+        streams += 1;
+        let began = d.now;
+        while d.session.next_deadline().is_some() && d.now < began + seconds(60) {
+            d.passes(Duration::from_millis(50));
+            if let Some(next) = d.sends().pop() {
+                get = next;
+                break;
+            }
+        }
+        assert_eq!(get.what(), "GET");
+    }
+    streams
+}
+
+#[test]
+fn streams_that_bring_nothing_but_ids_are_taken_up_with_less_haste() {
+    let resumed = || {
+        let mut d = Dialogue::ready(settings());
+        d.says(&call("1", "a"));
+        let sent = d.one("tools/call");
+        d.opens(&sent);
+        d.marks(&sent, "e", Some(0));
+        d.ends(&sent);
+        d.passes(seconds(1));
+        let get = d.one("GET");
+        (d, get)
+    };
+    let listening = || {
+        let mut d = Dialogue::new(settings());
+        d.says(&initialize("0"));
+        let sent = d.one("initialize");
+        d.answers_initialize(&sent, "s1");
+        d.says(INITIALIZED);
+        let sent = d.one("notifications/initialized");
+        d.answer(&sent, 202, "");
+        let get = d.one("GET");
+        (d, get)
+    };
+    let news = Some(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#);
+    // Somebody waits for a call; notifications have more time.
+    for (begin, allowed) in [(&resumed as &dyn Fn() -> (Dialogue, Sent), 3000..3700), (&listening, 280..450)] {
+        let (d, get) = begin();
+        let streams = streams_in_an_hour(d, get, None);
+        assert!(allowed.contains(&streams), "{streams} in an hour");
+        let (d, get) = begin();
+        let streams = streams_in_an_hour(d, get, news);
+        assert!(streams > 15_000, "a server that brings something decides itself: {streams}");
+    }
+}

@@ -1,5 +1,6 @@
 //! What the process-level tests stand on: a server that can lie on every level of HTTP ([`wire`]), a well-behaved legacy
-//! MCP server on top of it whose every answer can be replaced ([`mcp`]), and a driver for the real binary ([`bridge`]).
+//! MCP server on top of it whose every answer can be replaced ([`mcp`]), the same behind a sign-in with its authorization
+//! server ([`authorization_server`]), a [`browser`], and a driver for the real binary ([`bridge`]).
 //!
 //! Tests are plain threads. A server runs on a thread of its own; nothing here waits for a fixed time where it can wait
 //! for the thing itself.
@@ -10,7 +11,9 @@
 // Texts for people, made a few times.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+pub mod authorization_server;
 pub mod bridge;
+pub mod browser;
 pub mod mcp;
 pub mod script;
 pub mod wire;

@@ -27,6 +27,8 @@ const BACKLOG: u32 = 4096;
 pub struct Request {
     /// Which connection it came on, counted from 0.
     pub connection: usize,
+    /// The other end.
+    pub peer: SocketAddr,
     /// When its head and body were read.
     pub at: Instant,
     pub method: String,
@@ -88,6 +90,8 @@ pub enum Step {
     Hold,
     /// Whatever comes through the channel, until its senders are gone.
     Pipe(mpsc::UnboundedReceiver<Bytes>),
+    /// Something of the test, when the reply has come to this point.
+    Do(Box<dyn FnOnce() + Send>),
 }
 
 /// What comes after the steps.
@@ -195,6 +199,17 @@ impl Reply {
 
     pub fn wait(self, time: Duration) -> Self {
         self.step(Step::Wait(time))
+    }
+
+    /// Runs something when all before it is written. The whole server waits for it.
+    pub fn then(self, what: impl FnOnce() + Send + 'static) -> Self {
+        self.step(Step::Do(Box::new(what)))
+    }
+
+    /// The steps and the end of another reply after these.
+    pub fn followed_by(mut self, other: Self) -> Self {
+        self.steps.extend(other.steps);
+        Self { steps: self.steps, ..other }
     }
 
     /// Never goes on; ends when the other side closes.
@@ -397,17 +412,17 @@ fn socket(address: SocketAddr) -> TcpSocket {
 async fn accept(listener: tokio::net::TcpListener, handler: Handler, log: Arc<Log>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, peer)) = listener.accept().await else { continue };
         let number = log.connections.fetch_add(1, Ordering::Relaxed);
-        connections.spawn(serve(stream, number, Arc::clone(&handler), Arc::clone(&log)));
+        connections.spawn(serve(stream, (number, peer), Arc::clone(&handler), Arc::clone(&log)));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(mut stream: TcpStream, number: usize, handler: Handler, log: Arc<Log>) {
+async fn serve(mut stream: TcpStream, from: (usize, SocketAddr), handler: Handler, log: Arc<Log>) {
     let _ = stream.set_nodelay(true);
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer, number).await {
+    while let Some(request) = read_request(&mut stream, &mut buffer, from).await {
         let request = Arc::new(request);
         let place = {
             let mut entries = log.entries.lock().unwrap();
@@ -465,6 +480,10 @@ async fn play(stream: &mut TcpStream, buffer: &mut Vec<u8>, reply: Reply) -> boo
                 well
             }
             Step::Wait(time) => stays(stream, buffer, time).await,
+            Step::Do(what) => {
+                what();
+                true
+            }
             Step::Hold => {
                 gone(stream, buffer).await;
                 false
@@ -498,7 +517,7 @@ async fn gone(stream: &mut TcpStream, buffer: &mut Vec<u8>) {
 }
 
 /// The next request; `None` when there is none, or no proper one.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) -> Option<Request> {
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, from: (usize, SocketAddr)) -> Option<Request> {
     let end = loop {
         if let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") {
             break end;
@@ -516,7 +535,8 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: 
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut request = Request { connection, at: Instant::now(), method, target, headers, body: Bytes::new() };
+    let (connection, peer) = from;
+    let mut request = Request { connection, peer, at: Instant::now(), method, target, headers, body: Bytes::new() };
     let length = request.header("content-length").and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
     assert!(
         length <= MAX_BODY && request.header("transfer-encoding").is_none(),

@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::discover::Found;
 use super::login::{bound, client_of, registered, registration};
 use super::sign_in::Opener;
-use super::{Inner, not_stored, now};
+use super::{Inner, Stage, not_stored, now};
 use crate::auth::browser::{self, BrowserUrl};
 use crate::auth::callback::CallbackPath;
 use crate::auth::error::{AuthError, Mender};
@@ -102,27 +102,46 @@ impl Inner {
         Ok(Begun { serving, pending, client, url })
     }
 
-    /// Says the address, and opens the browser where it may.
-    pub(super) async fn show(&self, begun: &Begun, open: bool) {
-        let mut advice = String::new();
-        if open {
-            let outcome = browser::open(&begun.url, &browser::plan_here(begun.pending.redirect_port)).await;
-            match outcome {
+    /// Says the address, and opens the browser where it may. Does not wait for the browser: one that answers at once is heard at once.
+    pub(super) fn show(self: &Arc<Self>, begun: &Begun, open: bool) {
+        self.state().address = Some(Secret::new(begun.url.as_str()));
+        let tell = |advice: &str| SignIn::Wanted { url: begun.url.as_str().into(), advice: advice.into() };
+        if !open {
+            return self.tell(tell(""));
+        }
+        let plan = browser::plan_here(begun.pending.redirect_port);
+        if let browser::Plan::NotPossible { why, advice } = &plan {
+            tracing::debug!("no browser: {why:?}");
+            return self.tell(tell(advice));
+        }
+        self.tell(tell(""));
+        let (inner, url) = (Arc::clone(self), begun.url.clone());
+        tokio::spawn(async move {
+            match browser::open(&url, &plan).await {
                 browser::Outcome::Opened { program } => tracing::debug!("opened with {}", program.display()),
-                browser::Outcome::NotPossible { why, advice: text } => {
-                    tracing::debug!("no browser: {why:?}");
-                    advice = text;
-                }
-                browser::Outcome::Failed { tried, advice: text } => {
+                browser::Outcome::NotPossible { advice, .. } => inner.no_browser(&url, advice),
+                browser::Outcome::Failed { tried, advice } => {
                     tracing::warn!("No browser could be opened: {}", tried.join("; "));
-                    advice = text;
+                    inner.no_browser(&url, advice);
                 }
             }
+        });
+    }
+
+    /// Says the address again, if it is still the one.
+    fn no_browser(&self, url: &BrowserUrl, advice: String) {
+        if matches!(*self.stage.borrow(), Stage::Waiting { .. }) {
+            self.tell(SignIn::Wanted { url: url.as_str().into(), advice: advice.into() });
         }
-        self.tell(SignIn::Wanted { url: begun.url.as_str().into(), advice: advice.into() });
     }
 
     async fn listen(&self, port: PortChoice) -> Result<Listener, crate::auth::redirect::BindError> {
+        let before = self.state().lingering.take();
+        if let Some(before) = before {
+            // The same port again: its redirect URI is registered.
+            before.abort();
+            let _ = before.await;
+        }
         let path: CallbackPath = self.options.callback_path.clone();
         Listener::bind(self.options.redirect_host, path, port).await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::discover::Found;
 use super::login::{Login, same};
-use super::{Inner, Outcome, not_stored, now};
+use super::{Errand, Inner, Outcome, interrupted, not_stored, now};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context};
 use crate::auth::registration::Origin;
@@ -22,18 +22,36 @@ impl Inner {
         if !same(&login.tokens.access, stale) {
             return Ok(());
         }
-        let held = match self.store.critical(&self.key, Critical::Refresh, OTHER_PROCESS).await {
-            Ok(held) => held,
-            Err(error) => return Err(not_stored(&error)),
+        // One process at a time asks; the others find what it got.
+        let held = self.store.critical(&self.key, Critical::Refresh, OTHER_PROCESS).await;
+        let held = held.map_err(|error| not_stored(&error))?;
+        if let Reread::Renewed = self.reread(&login.key, stale).await? {
+            return Ok(());
+        }
+        let errand = Errand::Refresh { stale: stale.expose().into() };
+        let outcome = match self.send_messenger(errand).await {
+            Some(outcome) => match self.reread(&login.key, stale).await {
+                Ok(Reread::Renewed) => Ok(()),
+                Ok(Reread::Stale(_)) => outcome.and(Err(interrupted())),
+                Err(error) => outcome.and(Err(error)),
+            },
+            None => self.refresh_here(&login.key, stale).await,
         };
+        drop(held);
+        outcome
+    }
+
+    /// The same, in this process: the token endpoint is asked under a lock that ends only with the process that asks.
+    pub(super) async fn refresh_here(self: &Arc<Self>, key: &AccountKey, stale: &Secret) -> Outcome {
+        let held = self.store.critical(&self.key, Critical::Redeem, OTHER_PROCESS).await;
+        let held = held.map_err(|error| not_stored(&error))?;
         // Only now is it sure what the store says.
-        let login = match self.reread(&login.key, stale).await? {
+        let login = match self.reread(key, stale).await? {
             Reread::Renewed => return Ok(()),
             Reread::Stale(login) => login,
         };
         let found = self.metadata_for(&login).await?;
-        let set = self.redeem(&login, &found).await;
-        let outcome = match set {
+        let outcome = match self.redeem(&login, &found).await {
             Ok(renewed) => self.keep(renewed).await,
             Err(error) => self.judge_failure(&login, error).await,
         };
@@ -178,6 +196,6 @@ enum Reread {
     Stale(Arc<Login>),
 }
 
-fn ended() -> AuthError {
+pub(super) fn ended() -> AuthError {
     AuthError::new("signed-out", Mender::User, "you are signed out").with_fault(Fault::GrantDead)
 }

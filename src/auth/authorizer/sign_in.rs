@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::begin::Begun;
 use super::discover::Found;
 use super::login::{Login, client_of, same};
-use super::{Inner, Outcome, Stage, not_stored, now};
+use super::{Errand, Inner, Outcome, Stage, not_stored, now};
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context, Expected, Pkce};
@@ -27,6 +27,9 @@ const ELSEWHERE: Duration = Duration::from_secs(45);
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// A registration that was not good enough is not used again when the user asks a second time, after this time in seconds.
 const FORGET_AFTER: u64 = 20;
+
+/// The rule of a messenger that does not find the sign-in: the code is not spent.
+const NO_SIGN_IN: &str = "no-sign-in";
 
 /// Who opens the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +108,12 @@ impl Inner {
                 if open {
                     self.mark_opened(&mut begun.pending).await;
                 }
-                self.wait_begins(&begun, open).await;
+                self.wait_begins(&begun, open);
                 begun
             }
             None => {
                 let begun = self.begin_sign_in(found, scope.as_ref(), &contents, opener, forget.as_deref()).await?;
-                self.wait_begins(&begun, opener != Opener::Quiet).await;
+                self.wait_begins(&begun, opener != Opener::Quiet);
                 begun
             }
         };
@@ -149,15 +152,15 @@ impl Inner {
         }
     }
 
-    async fn wait_begins(&self, begun: &Begun, open: bool) {
+    fn wait_begins(self: &Arc<Self>, begun: &Begun, open: bool) {
         if !open {
             let opened = begun.pending.browser_opened_at.is_some();
-            self.show(begun, false).await;
+            self.show(begun, false);
             self.stage.send_replace(Stage::Waiting { quiet: !opened });
             return;
         }
         self.stage.send_replace(Stage::Waiting { quiet: false });
-        self.show(begun, true).await;
+        self.show(begun, true);
     }
 
     async fn mark_opened(&self, pending: &mut PendingSignIn) {
@@ -183,14 +186,14 @@ impl Inner {
                 Callback { reply, responder } = begun.serving.callback() => {
                     let outcome = self.complete(reply, &begun.pending, &begun.client, found, scope.as_ref()).await;
                     responder.finish(page_of(&outcome));
-                    begun.serving.linger();
+                    self.state().lingering = Some(begun.serving.linger());
                     return outcome;
                 }
                 () = self.wanted.notified() => {
                     if opened.elapsed() >= OPEN_AGAIN || *self.stage.borrow() == (Stage::Waiting { quiet: true }) {
                         opened = Instant::now();
                         self.mark_opened(&mut begun.pending).await;
-                        self.wait_begins(&begun, true).await;
+                        self.wait_begins(&begun, true);
                     }
                 }
                 () = sleep(LOOK) => {
@@ -233,13 +236,49 @@ impl Inner {
     ) -> Outcome {
         let expected = Expected { issuer: &pending.issuer, iss_in_response: found.metadata.iss_in_response };
         let outcome = match grant::callback::judge(reply, &expected) {
-            Ok(code) => self.exchange(&code, pending, client, found, scope).await,
+            Ok(code) => self.redeem_code(&code, pending, client, found, scope).await,
             Err(error) => Err(error),
         };
         if outcome.is_err() {
             self.forget_pending().await;
         }
         outcome
+    }
+
+    /// By the messenger if there is one. A sign-in that was pasted is no longer in the store, where the messenger would look.
+    async fn redeem_code(
+        &self,
+        code: &Secret,
+        pending: &PendingSignIn,
+        client: &Client,
+        found: &Found,
+        scope: Option<&Scopes>,
+    ) -> Outcome {
+        let errand = Errand::Exchange { code: code.expose().into(), state: pending.state.expose().into() };
+        match self.send_messenger(errand).await {
+            Some(Ok(())) => match self.adopt(None).await {
+                true => Ok(()),
+                false => Err(super::interrupted()),
+            },
+            Some(Err(error)) if error.rule() != NO_SIGN_IN => Err(error),
+            _ => self.exchange(code, pending, client, found, scope).await,
+        }
+    }
+
+    /// The messenger's part.
+    pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret) -> Outcome {
+        let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
+        let pending = contents.pending(&self.key, now()).filter(|pending| same(&pending.state, state)).cloned();
+        let found = contents.discovery(&self.key).and_then(|kept| self.restore(kept));
+        let (Some(pending), Some(found)) = (pending, found) else {
+            return Err(AuthError::new(NO_SIGN_IN, Mender::Nobody, "the sign-in is not in the store"));
+        };
+        if found.metadata.issuer.as_str() != pending.issuer {
+            return Err(AuthError::new(NO_SIGN_IN, Mender::Nobody, "the sign-in is of another authorization server"));
+        }
+        let client = client_of(&pending.issuer, &pending.client_id, &contents, &self.options);
+        drop(contents);
+        self.exchange(code, &pending, &client, &found, None).await
     }
 
     async fn exchange(

@@ -138,12 +138,12 @@ impl Serving {
         }
     }
 
-    /// Stays for [`LINGER`] in the background, for reloads of the page, then gives the port back.
-    pub fn linger(self) {
+    /// Stays for [`LINGER`] in the background, for reloads of the page, then gives the port back; sooner when the task is ended.
+    pub fn linger(self) -> JoinHandle<()> {
         tokio::spawn(async move {
             sleep(LINGER).await;
             self.close().await;
-        });
+        })
     }
 
     /// Takes no more connections, lets the pages that are due go out (bounded), gives the port back.

@@ -3,9 +3,9 @@
 //   run.mjs [LEG...] [--verbose]
 //
 // Prints a table and, last, `N passed, N failed` of the scored scenarios; exit code 1 when one failed.
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { runToEnd, startServer } from '../lib/process.mjs';
@@ -33,6 +33,21 @@ const legs = {
                 unscored: ['json-schema-2020-12-preservation']
             })
     },
+    // Sign-in. The suite's pages approve by themselves; the browser follows their redirects.
+    auth25: {
+        title: 'sign-in scenarios, 2025-11-25, and the two fallbacks of 2025-03-26',
+        run: async workspace => [
+            ...(await clientScenarios(workspace, '2025-11-25', { client: 'auth-client.mjs', scored: authScenarios('2025-11-25') })),
+            ...(await clientScenarios(workspace, '2025-03-26', {
+                client: 'auth-client.mjs',
+                scored: ['auth/2025-03-26-oauth-metadata-backcompat', 'auth/2025-03-26-oauth-endpoint-fallback']
+            }))
+        ]
+    },
+    auth26: {
+        title: 'sign-in scenarios, 2026-07-28, a modern client',
+        run: workspace => clientScenarios(workspace, '2026-07-28', { client: 'auth-client.mjs', scored: authScenarios('2026-07-28') })
+    },
     // The suite's clients, our front, the bridge, our server.
     server25: {
         title: 'server scenarios through the bridge, 2025-11-25',
@@ -44,7 +59,7 @@ const legs = {
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'nothing' })
     }
 };
-const DEFAULT_LEGS = ['25', 'server25'];
+const DEFAULT_LEGS = ['25', 'auth25', 'auth26', 'server25'];
 
 const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } });
 const chosen = positionals.length > 0 ? positionals : DEFAULT_LEGS;
@@ -90,21 +105,27 @@ function row(scenario, scored, checks, trouble) {
     };
 }
 
-async function clientScenarios(directory, revision, { scored, unscored }) {
+async function clientScenarios(directory, revision, { scored, unscored = [], client = 'client.mjs' }) {
     const rows = [];
     for (const scenario of [...scored, ...unscored]) {
         const results = join(directory, scenario);
-        const command = `${process.execPath} ${join(here, 'client.mjs')}`;
+        const command = `${process.execPath} ${join(here, client)}`;
+        // A home for each: what one scenario leaves must not help or hurt the next, whose server may have the same port.
+        const home = mkdtempSync(join(workspace, 'home-'));
+        const own = { ...env, HOME: home, BROWSER: join(peers, 'lib', 'browser.mjs') };
         const args = ['client', '--command', command, '--scenario', scenario, '--spec-version', revision, '-o', results];
-        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env, cwd: peers, limit: CLIENT_LIMIT_MS });
+        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env: own, cwd: peers, limit: CLIENT_LIMIT_MS });
         let checks = [];
         let trouble = /CLIENT (TIMED OUT|EXITED WITH ERROR)[^\n]*/.exec(stderr)?.[0];
         try {
-            checks = readChecks(join(results, readdirSync(results)[0]));
+            const file = readdirSync(results, { recursive: true }).find(name => basename(name) === 'checks.json');
+            checks = readChecks(dirname(join(results, file)));
         } catch {
             trouble ??= `the suite ended with ${outcome}: ${stderr.slice(-300)}`;
         }
-        rows.push({ ...row(scenario, scored.includes(scenario), checks, trouble), log: stderr });
+        const tabs = join(home, 'tabs');
+        const log = existsSync(tabs) ? `${stderr}\ntabs: ${readFileSync(tabs, 'utf8')}` : stderr;
+        rows.push({ ...row(scenario, scored.includes(scenario), checks, trouble), log });
     }
     return rows;
 }
@@ -121,6 +142,11 @@ function requirements(revision) {
         if (item) list.push(item[1]);
     }
     return lists;
+}
+
+/** The scored sign-in scenarios of a revision. */
+function authScenarios(revision) {
+    return requirements(revision).client.filter(name => name.startsWith('auth/'));
 }
 
 async function serverScenarios(directory, revision, { server, through }) {
