@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, channel};
 use serde_json::Value;
 
 use support::authorization_server::{Endpoint, Protected, Rules};
-use support::browser::visit_until;
+use support::browser::{visit, visit_until};
 use support::mcp::Kind;
 use support::wire::{Reply, Server};
 use support::{LIMIT, TempDir};
@@ -216,9 +216,14 @@ fn a_logout_without_the_server() {
 fn a_sign_in_that_is_denied_fails() {
     let (home, server) = (Home::new(), protected());
     server.authority.deny(true);
-    let printed = home.sign_in(&server.url(), &[]);
+    let mut login = Login::start(&home, &server.url(), &[]);
+    let address = login.line("http://").trim().to_owned();
+    let page = visit(&address).expect("the page at the end");
+    assert!(!page.body.contains("Signed in"), "{}", page.body);
+    let printed = login.end();
     assert_eq!((printed.code, &*printed.out), (Some(1), ""), "{}", printed.err);
     assert!(printed.err.lines().any(|line| line.starts_with("mcp-drawbridge: ")), "{}", printed.err);
+    assert_eq!(home.status()["pending"], serde_json::json!([]));
 }
 
 #[cfg(unix)]
