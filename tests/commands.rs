@@ -14,6 +14,8 @@ use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use base64::Engine as _;
+use mcp_drawbridge::store::import::Candidate;
 use serde_json::Value;
 
 use support::authorization_server::{Endpoint, Protected, Rules};
@@ -368,6 +370,77 @@ fn sign_ins_of_mcp_remote_are_taken_over() {
     assert_eq!(again.code, Some(0));
     assert!(again.out.contains("because there is a sign-in for this server already"), "{}", again.out);
     assert!(!again.out.contains("Taken"), "{}", again.out);
+}
+
+/// What mcp-remote would have after a sign-in.
+fn signed_in_elsewhere(server: &Protected, hash: &str, home: &Home) {
+    const VERIFIER: &str = "a-verifier-of-more-than-forty-three-characters-as-rfc-7636-wants";
+    let callback = "http://localhost:1/oauth/callback";
+    server.authority.add_client("old", None, "none", &[callback]);
+    let hash_of = ring::digest::digest(&ring::digest::SHA256, VERIFIER.as_bytes());
+    let challenge = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash_of);
+    let url = server.url();
+    let form =
+        |pairs: &[(&str, &str)]| url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    let query = form(&[
+        ("response_type", "code"),
+        ("client_id", "old"),
+        ("redirect_uri", callback),
+        ("state", "0123456789012345678901"),
+        ("resource", &url),
+        ("code_challenge_method", "S256"),
+        ("code_challenge", &challenge),
+        ("scope", "read"),
+    ]);
+    let origin = server.authority.origin();
+    let end = visit_until(&format!("{origin}/authorize?{query}"), "http://localhost:");
+    let code = url::Url::parse(&end).unwrap().query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
+    let body = form(&[
+        ("grant_type", "authorization_code"),
+        ("client_id", "old"),
+        ("code", &code),
+        ("redirect_uri", callback),
+        ("code_verifier", VERIFIER),
+        ("resource", &url),
+    ]);
+    let address = origin.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let kind = "application/x-www-form-urlencoded";
+    write!(
+        stream,
+        "POST /token HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let mut tokens: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    tokens["issuer"] = origin.clone().into();
+    // Long ago.
+    tokens["expires_at"] = 1_700_000_000_000_u64.into();
+    let client = serde_json::json!({"client_id": "old", "redirect_uris": [callback], "token_endpoint_auth_method": "none", "issuer": origin});
+    let directory = home.0.path().join(".mcp-auth/mcp-remote-v1");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(format!("{hash}_tokens.json")), tokens.to_string()).unwrap();
+    std::fs::write(directory.join(format!("{hash}_client_info.json")), client.to_string()).unwrap();
+}
+
+/// The point of it: who switches does not sign in again.
+#[test]
+fn an_imported_sign_in_renews_itself() {
+    let (home, server) = (Home::new(), protected());
+    let url = server.url();
+    let hash = Candidate { server: url.clone(), ..Candidate::default() }.hash();
+    signed_in_elsewhere(&server, &hash, &home);
+    let directory = home.0.path().join(".mcp-auth");
+    let taken = home.run(&["import", directory.to_str().unwrap(), &url]);
+    assert_eq!(taken.out.matches("Taken: ").count(), 2, "{}{}", taken.out, taken.err);
+    let login = home.run(&["login", &url]);
+    assert!(login.out.starts_with(&format!("Signed in to {url} already")), "{}{}", login.out, login.err);
+    let counts = server.authority.counts();
+    assert_eq!((counts.tabs(), counts.codes, counts.refreshed()), (1, 1, 1), "{counts:?}");
+    assert_eq!(home.status()["sign_ins"][0]["expired"], false);
 }
 
 #[test]
