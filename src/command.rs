@@ -7,6 +7,7 @@ mod login;
 mod logout;
 mod status;
 
+use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use url::Url;
@@ -72,6 +73,12 @@ fn sentence(clause: &str) -> String {
         text.push('.');
     }
     text
+}
+
+/// Tells a person, beside what the command is for.
+fn say(text: &str) {
+    // Nobody reads it: what the command does is worth doing all the same.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Seconds since 1970.

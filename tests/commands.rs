@@ -297,6 +297,8 @@ fn status_of_nothing_writes_nothing() {
     );
     assert_eq!((printed.code, &*printed.err), (Some(0), ""));
     assert!(!home.0.path().join("state").exists());
+    let twice = home.run(&["status", "--profile=a", "--profile=b"]);
+    assert_eq!((twice.code, &*twice.err), (Some(0), "--profile is given 2 times, the first counts\n"));
     let memory = home.command(&["status", "--credential-store", "memory"]).output().unwrap();
     assert!(String::from_utf8(memory.stdout).unwrap().ends_with("kept in memory, until this process ends.\n"));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Report, now, place, shown};
+use super::{Error, Report, now, place, say, shown};
 use crate::cli::{Import, UsageError};
 use crate::secret::SafeText;
 use crate::store::Store;
@@ -15,6 +15,7 @@ const MAX_UNKNOWN: usize = 20;
 
 /// Does it.
 pub fn run(wanted: &Import) -> Result<Report, Error> {
+    wanted.stored.notes.iter().for_each(|note| say(note));
     let Some(directory) = &wanted.directory else {
         return Err(Error::Usage(UsageError::new(
             "no home directory is known, so mcp-remote's directory is not found",

@@ -1,13 +1,13 @@
 //! `login`: a person signs in, at a terminal or by pasting.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::thread;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::mpsc;
 
-use super::{Error, Report, SETTLE, end, now, place, sentence, shown};
+use super::{Error, Report, SETTLE, end, now, place, say, sentence, shown};
 use crate::auth::LoggedIn;
 use crate::cli::{Config, Login, UsageError};
 use crate::process::Ends;
@@ -25,9 +25,7 @@ const MAX_LINES: usize = 100;
 pub async fn run(login: &Login) -> Result<Report, Error> {
     let config = &login.config;
     check(config)?;
-    for note in &config.notes {
-        say(note);
-    }
+    config.notes.iter().for_each(|note| say(note));
     let (client, options) = start::http(config)?;
     let store = Store::new(config.state_dir.as_deref(), config.credential_store);
     let (tell, mut news) = mpsc::unbounded_channel();
@@ -160,9 +158,4 @@ pub(super) fn check(config: &Config) -> Result<(), UsageError> {
 
 fn failed(message: String) -> Error {
     Error::Failed { message, hint: None }
-}
-
-fn say(text: &str) {
-    // Nobody reads it: the sign-in may still come back from the browser.
-    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tokio::sync::mpsc;
 
-use super::{Error, Report, is_same, login, server_of, shown};
+use super::{Error, Report, is_same, login, say, server_of, shown};
 use crate::cli::Logout;
 use crate::secret::SafeText;
 use crate::start;
@@ -15,6 +15,7 @@ use crate::store::{Contents, Store};
 pub async fn run(logout: &Logout) -> Result<Report, Error> {
     let config = &logout.config;
     login::check(config)?;
+    config.notes.iter().for_each(|note| say(note));
     let store = Store::new(config.state_dir.as_deref(), config.credential_store);
     let (client, http) = start::http(config)?;
     let contents = store.snapshot().await?;

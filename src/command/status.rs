@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Error, Report, end, is_same, now, place, server_of, shown, span};
+use super::{Error, Report, end, is_same, now, place, say, server_of, shown, span};
 use crate::cli::Status;
 use crate::secret::SafeText;
 use crate::store::{Account, Contents, KeyPlace, PendingSignIn, ServerKey, Status as StoreStatus, Store, StorePlace};
@@ -15,6 +15,7 @@ const VERSION: u32 = 1;
 /// Says it.
 pub fn run(status: &Status) -> Result<Report, Error> {
     let stored = &status.stored;
+    stored.notes.iter().for_each(|note| say(note));
     let store = Store::new(stored.state_dir.as_deref(), stored.credential_store);
     let contents = store.read()?;
     let view = View::new(&contents, status, now());
