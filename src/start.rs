@@ -72,7 +72,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     };
     let server = config.server.clone();
     let transport = Transport::new(client, credentials.clone(), server, &headers, config.max_message, sender);
-    let settings = settings(config);
+    let can_sign_in = matches!(credentials, Credentials::SignIn(_));
+    let settings = Settings { can_sign_in, ..settings(config) };
     let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
     let session = Session::new(settings, memory);
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
@@ -133,6 +134,7 @@ fn settings(config: &Config) -> Settings {
         tools: config.tool_rules.clone(),
         nonce: format!("{random:016x}"),
         seed: random,
+        ..Settings::default()
     }
 }
 

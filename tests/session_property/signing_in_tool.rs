@@ -34,7 +34,7 @@ fn it_gives_the_address_at_once_where_it_is_known() {
     d.says(&call("1", "sign_in"));
     let (text, is_error) = said(&d.hears_one());
     assert!(text.contains(SIGN_IN_URL) && text.contains("Open it on this machine") && !is_error, "{text}");
-    assert!(d.wishes().is_empty(), "it is under way already");
+    assert_eq!(d.wishes(), [Wish::Begin], "its page may be lost");
 }
 
 #[test]
@@ -114,6 +114,7 @@ fn pasting_has_limits() {
     assert!(d.wishes().is_empty());
     d.says(&paste("5", " "));
     assert!(said(&d.hears_one()).0.contains(SIGN_IN_URL), "nothing was pasted");
+    assert_eq!(d.wishes(), [Wish::Begin]);
     d.says(&paste("6", "code"));
     d.passes(seconds(30));
     assert!(said(&d.hears_one()).1, "no word came");

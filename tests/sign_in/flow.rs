@@ -225,12 +225,27 @@ fn a_denied_sign_in_is_answered() {
     server.authority.deny(true);
     let mut bridge = bridge(&server, &home).start();
     let begun = Instant::now();
-    let id = bridge.initialize();
+    // A client that is refused here would have to be started again; so it is answered, and has a tool to try again.
+    bridge.handshake();
+    // What comes next is told at once, with the address, and opens no second tab.
+    let id = bridge.request("resources/list", &json!({}));
     let error = bridge.error(&id);
+    let text = error["message"].as_str().unwrap();
+    assert!(text.contains("denied") && text.contains("/authorize?"), "{error}");
+    assert_eq!(error["data"]["kind"], "sign-in", "{error}");
+    let id = bridge.request("tools/list", &json!({}));
+    let list = bridge.result(&id);
+    assert_eq!(list["tools"][0]["name"], "sign_in", "{list}");
     assert!(begun.elapsed() < s(15), "{:?}", begun.elapsed());
-    let text = error.to_string();
-    assert!(text.contains("denied") && error["data"]["source"] == "mcp-drawbridge", "{error}");
     assert_eq!(browser.tabs().len(), 1);
+    // Nothing opens a tab again but the user's own wish.
+    server.authority.deny(false);
+    let id = bridge.call("sign_in", &json!({}));
+    let said = bridge.result(&id)["content"][0]["text"].as_str().unwrap().to_owned();
+    assert!(said.contains("/authorize?") || said.starts_with("Signed in"), "{said}");
+    bridge.notification("notifications/tools/list_changed");
+    assert_eq!(browser.tabs().len(), 2);
+    bridge.assert_works();
     bridge.finish();
 }
 
@@ -315,7 +330,14 @@ fn what_hinders_a_sign_in_is_told() {
         let _browser = Browser::eager(&home);
         let mut bridge = bridge(&server, &home).arg("--debug").start();
         let id = bridge.initialize();
-        let error = bridge.error(&id);
+        let answer = bridge.answer(&id);
+        // Where a person was asked the client is told by the next request, so that the sign-in can be tried again.
+        let error = if answer["error"].is_object() {
+            answer["error"].clone()
+        } else {
+            let id = bridge.request("resources/list", &json!({}));
+            bridge.error(&id)
+        };
         assert!(
             error["message"].as_str().unwrap().contains(says),
             "{endpoint:?}: {error}\n{}\n{}",
