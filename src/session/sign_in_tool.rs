@@ -66,8 +66,10 @@ impl Session {
         );
         let last = match &self.sign_in.stage {
             Stage::Ended { message, .. } => Some(&**message),
-            Stage::Silent => Some(&*trouble.message),
-            Stage::Wanted { .. } | Stage::Done => None,
+            // The address is not for a description.
+            Stage::Silent if !trouble.declined => Some(&*trouble.message),
+            Stage::Wanted { .. } => self.sign_in.last.as_deref(),
+            Stage::Silent | Stage::Done => None,
         };
         if let Some(last) = last {
             description = format!("{description} The last try: {last}");
@@ -123,6 +125,8 @@ impl Session {
 
     fn ask_for_address(&mut self, key: Key) {
         if let Some(text) = self.address() {
+            // A user who asks may have lost the page, or was never shown one.
+            self.wish(Wish::Begin);
             return self.answer_call(key, &text, false);
         }
         let pending = &self.pending;
