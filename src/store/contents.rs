@@ -410,10 +410,11 @@ impl Contents {
         while self.registrations.len() > MAX_REGISTRATIONS {
             // What ties a client of the user's goes last: no server may push it out by registrations.
             let unused = self.registrations.iter().position(|it| {
-                !it.pre_registered && !self
-                    .accounts
-                    .iter()
-                    .any(|account| account.key.issuer == it.issuer && account.client_id == it.client_id)
+                !it.pre_registered
+                    && !self
+                        .accounts
+                        .iter()
+                        .any(|account| account.key.issuer == it.issuer && account.client_id == it.client_id)
             });
             let oldest = || self.registrations.iter().position(|it| !it.pre_registered);
             let gone = unused.or_else(oldest).unwrap_or(0);

@@ -15,12 +15,8 @@ use crate::support::script;
 use crate::support::wire::{Reply, Request, Server};
 
 /// The roles, and the names that they have in the public world.
-pub const ROLES: [(&str, &str); 4] = [
-    ("mcp", "mcp.example"),
-    ("as", "as.example"),
-    ("foreign", "foreign.example"),
-    ("other", "other.example"),
-];
+pub const ROLES: [(&str, &str); 4] =
+    [("mcp", "mcp.example"), ("as", "as.example"), ("foreign", "foreign.example"), ("other", "other.example")];
 
 /// A header of the user's: for the MCP server alone.
 pub const HEADER_SECRET: &str = "h3ader-s3cret-Zx81";
@@ -347,7 +343,8 @@ fn token(role: &'static str, request: &Request, run: &Run, state: &mut State) ->
     state.valid.push(access.clone());
     state.refresh.push(refresh.clone());
     state.given_by.insert(refresh.clone(), role);
-    let mut body = json!({"access_token": access, "token_type": "Bearer", "refresh_token": refresh, "expires_in": 3600});
+    let mut body =
+        json!({"access_token": access, "token_type": "Bearer", "refresh_token": refresh, "expires_in": 3600});
     if let Some(seconds) = run.get("expires_in") {
         body["expires_in"] = seconds.clone();
     }
