@@ -346,10 +346,10 @@ impl Tab {
             assert_eq!(got, status, "to {shown:?}: {answer}");
         }
         self.check_page(&answer);
-        for has in step.get("has").and_then(Value::as_str) {
+        if let Some(has) = step.get("has").and_then(Value::as_str) {
             assert!(answer.contains(&self.world.fill(has)), "{has:?} is not in {answer}");
         }
-        for lacks in step.get("lacks").and_then(Value::as_str) {
+        if let Some(lacks) = step.get("lacks").and_then(Value::as_str) {
             assert!(!answer.contains(&self.world.fill(lacks)), "{lacks:?} is in {answer}");
         }
     }

@@ -78,6 +78,55 @@ fn no_case_gets_through() {
     );
 }
 
+/// Row 15: a public server leads to a name that the system's own resolver takes for this machine or its network. The proxy of the other cases
+/// resolves by itself, so here the bridge is told to reach the name directly.
+#[test]
+fn names_that_resolve_to_this_machine_are_not_connected_to() {
+    Programs::get();
+    let names = names_of_this_machine();
+    if names.is_empty() {
+        eprintln!("no name of this machine in /etc/hosts: only the unit tests of the resolver speak of this");
+    }
+    for (name, address) in names {
+        let listener = std::net::TcpListener::bind((address, 0)).expect("a port");
+        listener.set_nonblocking(true).expect("not blocking");
+        let there = format!("https://{name}:{}", listener.local_addr().unwrap().port());
+        let rule = if address.is_loopback() { "address-loopback" } else { "address-private" };
+        for member in ["resource", "metadata"] {
+            let over = match member {
+                "resource" => json!({"authorization_servers": [there]}),
+                _ => json!({"registration_endpoint": format!("{there}/register")}),
+            };
+            let title = format!("row 15: {member} by name {name}");
+            let case = json!({"name": title, "args": ["--no-proxy", name], member: over, "want": rule});
+            run_case(&Case::read(case), false);
+        }
+        assert!(listener.accept().is_err(), "{name} was connected to");
+    }
+}
+
+/// Names that /etc/hosts gives to loopback or private addresses that can be listened on, but for those that are known by their form.
+fn names_of_this_machine() -> Vec<(String, std::net::IpAddr)> {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let mut found: Vec<(String, std::net::IpAddr)> = Vec::new();
+    for line in hosts.lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let Some(Ok(address)) = words.next().map(str::parse::<std::net::IpAddr>) else { continue };
+        let inside = match address {
+            std::net::IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+            std::net::IpAddr::V6(v6) => v6.is_loopback(),
+        };
+        for name in words.filter(|name| inside && *name != "localhost" && !name.ends_with(".localhost")) {
+            let known = found.iter().any(|(known, _)| known == name);
+            if !known && std::net::TcpListener::bind((address, 0)).is_ok() {
+                found.push((name.to_owned(), address));
+            }
+        }
+    }
+    found.truncate(3);
+    found
+}
+
 fn run_case(case: &Case, aloud: bool) {
     let world = Arc::new(World::new(case));
     let home = Arc::new(TempDir::new());
