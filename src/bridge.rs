@@ -277,7 +277,7 @@ impl Hands {
             }
             Input::Ended { exchange, failure: None } => tracing::debug!("exchange {exchange}: the stream ended"),
             Input::Ended { exchange, failure: Some(failure) } | Input::Failed { exchange, failure } => {
-                tracing::debug!("exchange {exchange}: {}", failure.message);
+                tracing::debug!("exchange {exchange}: {}", failure.logged());
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use self::command::{BearerCommand, CommandError};
-use crate::auth::{self, AuthError, Authorizer, Fault, Verdict};
+use crate::auth::{self, AuthError, Authorizer, Fault, Mender, Verdict};
 use crate::secret::Secret;
 use crate::session::{Failure, FailureKind, Wish};
 
@@ -132,7 +132,7 @@ fn no_token(error: &CommandError) -> Failure {
         kind: FailureKind::SignIn,
         unsent: true,
         message: format!("--bearer-command gave no token: {error}"),
-        hint: Some("run the program by hand to see what it says".into()),
+        hint: Some(error.hint().into()),
     }
 }
 
@@ -152,6 +152,8 @@ fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {
 fn failure(error: AuthError) -> Failure {
     let kind = match error.fault() {
         Fault::Transient { .. } => FailureKind::Connect,
+        // A person may still do it, or do it now.
+        Fault::Denied if error.mender() == Mender::User => FailureKind::Declined,
         _ => FailureKind::SignIn,
     };
     let message = match error.rule() {

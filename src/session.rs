@@ -89,6 +89,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Interval of pings on an idle legacy connection, if wanted (C5).
     pub keep_alive: Option<Duration>,
+    /// There is a sign-in that can be asked: the user gave no credential of their own.
+    pub can_sign_in: bool,
     /// How old a request that waits for a sign-in may get before it is answered without (S3).
     pub hold: Duration,
     /// Which tools the client may see and call (P1).
@@ -108,6 +110,7 @@ impl Default for Settings {
             request_timeout: None,
             drain: Duration::from_secs(2),
             keep_alive: None,
+            can_sign_in: true,
             hold: Duration::from_secs(40),
             tools: ToolRules::default(),
             nonce: "0".into(),
@@ -237,6 +240,16 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
+impl Failure {
+    /// The message as a log may have it.
+    pub fn logged(&self) -> &str {
+        if self.kind == FailureKind::Declined { SIGN_IN_WANTED } else { &self.message }
+    }
+}
+
+/// What a log has in place of a message that may hold a sign-in's address.
+const SIGN_IN_WANTED: &str = "a sign-in is wanted";
+
 /// Kinds of failure, by what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
@@ -258,8 +271,11 @@ pub enum FailureKind {
     Redirect,
     /// A rule of ours refused.
     Policy,
-    /// There is no token, and none will come by waiting.
+    /// There is no token, and none will come by asking a person: something must be mended first.
     SignIn,
+    /// There is no token: a person was asked and did not sign in, or is asked again only on their own wish. Another try may end
+    /// otherwise. The message may hold the address, which is for the person alone.
+    Declined,
     /// HTTP or the event stream is broken.
     Malformed,
 }
@@ -277,9 +293,14 @@ impl FailureKind {
             Self::TooLarge => "too-large",
             Self::Redirect => "redirect",
             Self::Policy => "policy",
-            Self::SignIn => "sign-in",
+            Self::SignIn | Self::Declined => "sign-in",
             Self::Malformed => "malformed",
         }
+    }
+
+    /// A token is missing.
+    pub fn is_sign_in(self) -> bool {
+        matches!(self, Self::SignIn | Self::Declined)
     }
 
     /// The network is at fault, not the server's set-up: it may be better in a moment.
@@ -424,6 +445,7 @@ pub struct Session {
     closing: Option<life::Closing>,
     /// Since when the end waits for messages alone.
     quiet_since: Option<Duration>,
+    quiet_timer: Option<Duration>,
     sign_in: SigningIn,
     last_activity: Duration,
     last_exchange: ExchangeId,
@@ -453,6 +475,7 @@ impl Session {
             memory,
             closing: None,
             quiet_since: None,
+            quiet_timer: None,
             sign_in: SigningIn::default(),
             last_activity: Duration::ZERO,
             last_exchange: 0,

@@ -358,8 +358,9 @@ impl World {
             self.running.iter().filter(|(_, running)| !running.opened).map(|(id, _)| *id).collect();
         let Some(exchange) = running.get(script.below(running.len())).copied() else { return };
         if script.below(3) == 2 {
-            let failure =
-                Failure { kind: FailureKind::SignIn, unsent: false, message: "not signed in".into(), hint: None };
+            let kind = script.pick(&[FailureKind::SignIn, FailureKind::Declined]);
+            let message = if kind == FailureKind::Declined { SECRET } else { "no token" };
+            let failure = Failure { kind, unsent: script.one_in(2), message: message.into(), hint: None };
             return self.finish(exchange, Input::Failed { exchange, failure });
         }
         let now = self.now;
@@ -375,8 +376,15 @@ impl World {
         }
     }
 
-    /// A refused request that has waited for as long as it may, and a little, is answered.
+    /// A refused request that has waited for as long as it may, and a little, is answered. So is `initialize`, whatever happens (S2).
     pub(super) fn assert_nothing_is_held_for_too_long(&self) {
+        for (id, since) in &self.arrived {
+            if self.methods.get(id).is_some_and(|method| *method == "initialize") {
+                let latest = *since + self.settings.initialize_timeout;
+                let waits = self.session.is_pending(&parse_id(id));
+                assert!(!waits || self.now < latest, "initialize came at {since:?} and waits at {:?}", self.now);
+            }
+        }
         for running in self.running.values() {
             let (Some(id), Some(held)) = (&running.id, running.held) else { continue };
             let method = self.methods.get(id).copied().unwrap_or_default();

@@ -105,7 +105,7 @@ impl Session {
         if failure.unsent && failure.kind.is_network() && forward.repeats < MAX_REPEATS {
             return self.forward_later(forward, Duration::ZERO);
         }
-        self.log(Level::Warn, format!("a message of the client did not reach the server: {}", failure.message));
+        self.log(Level::Warn, format!("a message of the client did not reach the server: {}", failure.logged()));
         self.done_with(forward);
     }
 

@@ -8,7 +8,7 @@ use super::link::{Phase, Transport};
 use super::pending::{Key, Pending, State};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
+use super::{ExchangeId, Failure, Head, Level, Outgoing, Purpose, Session, Verb};
 
 /// How long the `endpoint` event may take.
 const ENDPOINT_PATIENCE: Duration = Duration::from_secs(10);
@@ -127,7 +127,8 @@ impl Session {
                 self.unreachable(key, &failure);
             }
             // Another transport wants the same sign-in.
-            Some(failure) if failure.kind == FailureKind::SignIn => self.fail(key, &Trouble::of(&failure)),
+            Some(failure) if failure.kind.is_sign_in() && self.is_wanted_by_now(key) => self.open(key),
+            Some(failure) if failure.kind.is_sign_in() => self.fail(key, &Trouble::of(&failure)),
             Some(failure) => self.sse_unusable(Trouble::of(&failure)),
             None => self.sse_unusable(Trouble::new("connection-lost", "the server ended its event stream")),
         }

@@ -31,6 +31,8 @@ const CONNECT_LEAST: Duration = Duration::from_secs(1);
 const OWN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long messages that want no answer may hold up the end, once no request does.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(2);
+/// How long requests that wait for a sign-in may, once no other does: a browser that is signed in already answers by itself.
+const SIGN_IN_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a remembered answer.
 const MAX_REMEMBERED: usize = 256 * 1024;
 
@@ -131,7 +133,7 @@ impl Session {
         let sign_in = self.look_again_at(key, patience);
         match origin {
             Origin::Client if self.answer_from_memory(key) => {
-                self.log(Level::Warn, format!("{}; the client got the answer of the last run", trouble.message));
+                self.log(Level::Warn, format!("{}; the client got the answer of the last run", trouble.logged()));
             }
             Origin::Client if sign_in.is_some() && self.answer_provisionally(key) => {
                 let text = format!("{} wants a sign-in; the client got a provisional answer", self.settings.server);
@@ -342,17 +344,30 @@ impl Session {
         if self.closing != Some(Closing::Draining) {
             return;
         }
-        let waits = self.pending.values().any(|pending| pending.origin == Origin::Client && !pending.is_subscription());
+        let mut waits = false;
+        let mut waits_for_sign_in = false;
+        for pending in
+            self.pending.values().filter(|pending| pending.origin == Origin::Client && !pending.is_subscription())
+        {
+            let is_held = self.waits_for_sign_in(pending);
+            waits_for_sign_in |= is_held;
+            waits |= !is_held;
+        }
         let unsent = self.exchanges.values().any(|purpose| matches!(purpose, Purpose::Forward(_) | Purpose::Greeting));
         if waits {
             self.quiet_since = None;
-        } else if !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
+            return;
+        }
+        if !waits_for_sign_in && !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
+            return self.stop_waiting();
+        }
+        let patience = if waits_for_sign_in { SIGN_IN_PATIENCE } else { MESSAGES_PATIENCE };
+        let until = *self.quiet_since.get_or_insert(self.now) + patience;
+        if self.now >= until {
             self.stop_waiting();
-        } else if self.quiet_since.is_none() {
-            self.quiet_since = Some(self.now);
-            self.timers.at(self.now + MESSAGES_PATIENCE, Timer::Messages);
-        } else if self.quiet_since.is_some_and(|since| self.now >= since + MESSAGES_PATIENCE) {
-            self.stop_waiting();
+        } else if self.quiet_timer != Some(until) {
+            self.quiet_timer = Some(until);
+            self.timers.at(until, Timer::Messages);
         }
     }
 
@@ -365,7 +380,12 @@ impl Session {
         let mut keys: Vec<Key> = self.pending.keys().copied().collect();
         keys.sort_unstable();
         let trouble = Trouble::new("shutdown", "the bridge was told to end before the answer came");
-        for key in keys {
+        let unsigned =
+            trouble.clone().hint("a sign-in was wanted first: mcp-drawbridge login does it once and for all");
+        let is_held = |key: &Key| self.pending.get(key).is_some_and(|pending| self.waits_for_sign_in(pending));
+        let held: Vec<bool> = keys.iter().map(is_held).collect();
+        for (key, is_held) in keys.into_iter().zip(held) {
+            let trouble = if is_held { &unsigned } else { &trouble };
             if let Some(pending) = self.remove(key)
                 && pending.origin == Origin::Client
             {

@@ -408,7 +408,7 @@ impl Session {
             return self.greeting_later(head.retry_after.unwrap_or(GREETING_PAUSE));
         }
         let trouble = self.status_trouble(head, body, None);
-        self.log(Level::Warn, format!("notifications/initialized: {}", trouble.message));
+        self.log(Level::Warn, format!("notifications/initialized: {}", trouble.logged()));
         self.greeting_done(exchange);
     }
 
@@ -417,7 +417,7 @@ impl Session {
         if current && failure.unsent && failure.kind.is_network() {
             return self.greeting_later(GREETING_PAUSE);
         }
-        self.log(Level::Warn, format!("notifications/initialized did not reach the server: {}", failure.message));
+        self.log(Level::Warn, format!("notifications/initialized did not reach the server: {}", failure.logged()));
         self.greeting_done(exchange);
     }
 

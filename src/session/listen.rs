@@ -9,7 +9,7 @@ use super::gone::status_says_session_gone;
 use super::link::Phase;
 use super::resume::idle_pause;
 use super::timers::Timer;
-use super::{ExchangeId, Failure, FailureKind, Head, Level, Outgoing, Purpose, Session, Verb};
+use super::{ExchangeId, Failure, Head, Level, Outgoing, Purpose, Session, Verb};
 use crate::sse::IdChange;
 
 /// Pause before it is opened again, doubled with each failure, and its ceiling.
@@ -125,13 +125,13 @@ impl Session {
     }
 
     pub(super) fn listen_over(&mut self, failure: Option<&Failure>) {
-        if failure.is_some_and(|failure| failure.kind == FailureKind::SignIn) {
+        if failure.is_some_and(|failure| failure.kind.is_sign_in()) {
             // Nobody waits for it. After a sign-in it is opened again.
             self.link.listen.state = ListenState::Refused;
             return self.head_start_over(self.link.generation);
         }
         if let Some(failure) = failure {
-            self.log(Level::Debug, format!("the notification stream broke: {}", failure.message));
+            self.log(Level::Debug, format!("the notification stream broke: {}", failure.logged()));
         } else if self.link.listen.is_open() && self.link.listen.spoke {
             // A server that ends its streams in good order wants to be asked from time to time (2025-11-25 "Sending Messages").
             let listen = &mut self.link.listen;

@@ -188,6 +188,11 @@ impl Pending {
         !matches!(self.state, State::Queued | State::Held | State::SignIn)
     }
 
+    /// The client waits for it behind something that must come first.
+    pub(super) fn waits_in_line(&self) -> bool {
+        self.origin == Origin::Client && matches!(self.state, State::Queued | State::Held)
+    }
+
     /// The `initialize` of a legacy session, the client's or ours.
     pub(super) fn is_handshake(&self) -> bool {
         self.modern.is_none() && &*self.method == "initialize"

@@ -104,13 +104,14 @@ impl Session {
     pub(super) fn meet_client(&mut self, params: Option<&RawValue>) {
         let introduction = params.and_then(|params| serde_json::from_str::<Introduction>(params.get()).ok());
         let able = introduction.as_ref().and_then(|said| said.capabilities.get("elicitation")?.get("url"));
+        self.sign_in.shown = false; // a client that starts anew asks anew
         self.sign_in.elicitations.start_anew(able.is_some_and(Value::is_object));
         if let Some(said) = introduction {
             self.name_client(&said.client_info);
         }
     }
 
-    /// What a request of the modern era says of the client.
+    /// What the first request of the modern era says of the client.
     pub(super) fn meet_modern_client(&mut self, params: Option<&RawValue>) {
         if self.sign_in.client_named {
             return;
@@ -120,6 +121,7 @@ impl Session {
         {
             self.name_client(info);
         }
+        self.sign_in.client_named = true;
     }
 
     /// Once is enough: the sign-in's page names it.

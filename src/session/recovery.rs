@@ -230,6 +230,9 @@ impl Session {
     fn request_failed(&mut self, key: Key, failure: &Failure) {
         // To say initialize twice does no harm: at worst a session is left over.
         let handshake = self.pending.get(&key).is_some_and(Pending::is_handshake);
+        if failure.kind.is_sign_in() && handshake && self.is_wanted_by_now(key) {
+            return self.open(key);
+        }
         if failure.unsent || (handshake && failure.kind.is_network()) {
             return self.unreachable(key, failure);
         }
@@ -267,7 +270,7 @@ impl Session {
         if pending.origin == Origin::Client && self.answer_from_memory(key) {
             self.log(
                 Level::Warn,
-                format!("{}; the client got the answer of the last run, and connecting goes on", trouble.message),
+                format!("{}; the client got the answer of the last run, and connecting goes on", trouble.logged()),
             );
         }
         let ours = self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Reopen);
@@ -387,7 +390,7 @@ impl Session {
     pub(super) fn patience_over(&mut self, key: Key) {
         let Some(pending) = self.pending.get(&key) else { return };
         match pending.state {
-            State::Queued if self.sign_in.is_wanted() => {
+            State::Queued if self.queue_is_held() => {
                 self.timers.at(self.now + PATIENCE, Timer::Patience(key));
             }
             State::Queued => {
@@ -486,10 +489,10 @@ impl Session {
 
     /// Ends a request with an error of the bridge.
     pub(super) fn fail(&mut self, key: Key, trouble: &Trouble) {
-        let signs_in = trouble.kind == FailureKind::SignIn.word();
+        let signs_in = trouble.is_sign_in() && self.settings.can_sign_in;
         let first =
             self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Client && pending.is_handshake());
-        if signs_in && first && self.sign_in.is_open() {
+        if signs_in && first && trouble.declined {
             // Who said no may think better of it: a client that is refused here would have to be started again.
             self.answer_provisionally(key);
         }
@@ -499,8 +502,12 @@ impl Session {
         }
         match pending.origin {
             Origin::Client => {
-                let response =
-                    if signs_in { self.without_sign_in(&pending, trouble) } else { trouble.response(&pending.id) };
+                let response = if signs_in {
+                    self.signed_out();
+                    self.without_sign_in(&pending, trouble)
+                } else {
+                    trouble.response(&pending.id)
+                };
                 let handshake = pending.is_handshake();
                 self.respond(pending.batch, response);
                 if handshake {
@@ -510,7 +517,7 @@ impl Session {
             Origin::Reopen => self.reopen_failed(trouble),
             Origin::ListTools => self.tools_unknown(trouble),
             Origin::Replay | Origin::Ping => {
-                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.message));
+                self.log(Level::Debug, format!("{} got no answer: {}", pending.method, trouble.logged()));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::listen;
 use super::pending::{Key, Origin, Pending};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{FailureKind, Level, Session};
+use super::{Level, Session};
 use crate::message::{self, Id};
 
 /// Sessions lost in a row that lived shorter than ten seconds, before we stop opening new ones without being asked.
@@ -81,7 +81,7 @@ impl Session {
     }
 
     pub(super) fn reopen_failed(&mut self, trouble: &Trouble) {
-        self.log(Level::Warn, format!("no new session: {}", trouble.message));
+        self.log(Level::Warn, format!("no new session: {}", trouble.logged()));
         self.close_sse(None);
         self.link.phase = Phase::Lost;
         self.link.reopening = true;
@@ -90,7 +90,7 @@ impl Session {
         let trouble = Trouble { body: None, ..trouble.clone() };
         self.fail_queue(&trouble);
         self.link.reopen_failures = self.link.reopen_failures.saturating_add(1);
-        if trouble.kind == FailureKind::SignIn.word() {
+        if trouble.is_sign_in() {
             return; // the next request tries again, and nothing else: somebody must be there to sign in
         }
         let times = self.link.reopen_failures.max(self.link.losses).min(6);

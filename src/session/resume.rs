@@ -9,7 +9,7 @@ use super::pending::{Key, State};
 use super::recovery::{BACKOFF_MOST, PATIENCE};
 use super::timers::Timer;
 use super::trouble::Trouble;
-use super::{Failure, FailureKind, Head, Outgoing, Purpose, Session, Verb};
+use super::{Failure, Head, Outgoing, Purpose, Session, Verb};
 
 /// Pause before a stream is resumed when the server names none, and after [`MANY_RESUMES`].
 const RESUME_PAUSE: Duration = Duration::from_millis(200);
@@ -124,7 +124,7 @@ impl Session {
         if failure.kind.is_network() && self.resume_again(key) {
             return;
         }
-        if failure.kind == FailureKind::SignIn {
+        if failure.kind.is_sign_in() {
             return self.fail(key, &Trouble::of(failure));
         }
         self.cut_off(key, Some(failure));

@@ -60,7 +60,8 @@ pub enum SignIn {
 /// What the session asks of the sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
-    /// The user asked for it (the tool `sign_in`): begin, or begin anew after a refusal, and open the browser.
+    /// The user asked for it (the tool `sign_in`): begin, or begin anew after a refusal, and open the browser. Said of one that is under way,
+    /// too: its page may be lost, or was never opened.
     Begin,
     /// The user pasted the address that the browser ended at, or the code. A secret: never logged.
     Paste(Box<str>),
@@ -115,11 +116,6 @@ impl SigningIn {
     /// The tool was shown, or there was reason to: what is pasted into it is ours, however late.
     pub(super) fn is_spoken_of(&self) -> bool {
         self.offered || self.wanted_once || matches!(self.stage, Stage::Ended { .. })
-    }
-
-    /// A person was asked and is not done, or said no: the client can be helped by the tool.
-    pub(super) fn is_open(&self) -> bool {
-        self.wanted_once && !matches!(self.stage, Stage::Done)
     }
 }
 
@@ -193,10 +189,14 @@ impl Session {
             State::Queued | State::Held => self.queue_is_held().then_some(pending.arrived),
             _ => None,
         };
-        since.map(|since| since + self.settings.hold)
+        // The modern era opens with `server/discover`: a client that gets no answer to it is not there yet.
+        let opens = pending.modern.is_some() && &*pending.method == "server/discover";
+        let hold = if opens { self.settings.hold.min(self.settings.initialize_timeout) } else { self.settings.hold };
+        since.map(|since| since + hold)
     }
 
-    fn queue_is_held(&self) -> bool {
+    /// What stands in the queue waits for the sign-in.
+    pub(super) fn queue_is_held(&self) -> bool {
         let opening = match self.link.phase {
             Phase::Opening(key) => self.pending.get(&key).is_some_and(|pending| pending.held_at.is_some()),
             _ => false,
@@ -284,6 +284,17 @@ impl Session {
         Trouble::new(FailureKind::SignIn.word(), message).hint("the tool sign_in gives the address, too")
     }
 
+    /// A request waits for the sign-in and for nothing else.
+    pub(super) fn waits_for_sign_in(&self, pending: &Pending) -> bool {
+        pending.held_at.is_some()
+            || match pending.state {
+                State::SignIn => true,
+                State::Queued | State::Held => self.queue_is_held(),
+                State::Sent(_) => pending.is_handshake() && self.sign_in.is_wanted(),
+                _ => false,
+            }
+    }
+
     /// When to look again at a wait that is longer because of the sign-in: it is under way, or was until a moment ago.
     pub(super) fn look_again_at(&self, key: Key, patience: Duration) -> Option<Duration> {
         let pending = self.pending.get(&key)?;
@@ -336,13 +347,21 @@ impl Session {
         }
     }
 
+    /// A request of the client failed for want of a token: who was signed in is so no more.
+    pub(super) fn signed_out(&mut self) {
+        self.sign_in.offered = true; // the error may name the tool
+        if matches!(self.sign_in.stage, Stage::Done) {
+            self.sign_in.stage = Stage::Silent;
+        }
+    }
+
     // ---- who may begin one ----
 
     /// Whether a request may begin a sign-in: somebody must wait for it (A5: no browser window without a user behind it).
     pub(super) fn may_sign_in(&self, key: Key) -> bool {
         self.pending.get(&key).is_some_and(|pending| match pending.origin {
             Origin::Client | Origin::ListTools => true,
-            Origin::Reopen => self.link.forever || self.link.queue.iter().any(|item| matches!(item, Item::Request(_))),
+            Origin::Reopen => self.link.forever || self.pending.values().any(Pending::waits_in_line),
             Origin::Ping | Origin::Replay => false,
         })
     }

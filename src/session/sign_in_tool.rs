@@ -66,9 +66,10 @@ impl Session {
         );
         let last = match &self.sign_in.stage {
             Stage::Ended { message, .. } => Some(&**message),
-            Stage::Silent => Some(&*trouble.message),
+            // The address is not for a description.
+            Stage::Silent if !trouble.declined => Some(&*trouble.message),
             Stage::Wanted { .. } => self.sign_in.last.as_deref(),
-            Stage::Done => None,
+            Stage::Silent | Stage::Done => None,
         };
         if let Some(last) = last {
             description = format!("{description} The last try: {last}");
@@ -124,7 +125,7 @@ impl Session {
 
     fn ask_for_address(&mut self, key: Key) {
         if let Some(text) = self.address() {
-            // A sign-in that began by itself opened no browser; one that did so just now opens no second one.
+            // A user who asks may have lost the page, or was never shown one.
             self.wish(Wish::Begin);
             return self.answer_call(key, &text, false);
         }

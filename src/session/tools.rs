@@ -342,7 +342,7 @@ impl Session {
 
     /// Our own list could not be had.
     pub(super) fn tools_unknown(&mut self, trouble: &Trouble) {
-        self.log(Level::Warn, format!("the list of tools is not to be had: {}", trouble.message));
+        self.log(Level::Warn, format!("the list of tools is not to be had: {}", trouble.logged()));
         self.tools.asking = false;
         for key in std::mem::take(&mut self.tools.held) {
             if self.pending.get(&key).is_some_and(|pending| pending.state == State::Held) {

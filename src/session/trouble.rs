@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Content, Failure, Head, Session};
+use super::{Content, Failure, FailureKind, Head, SIGN_IN_WANTED, Session};
 use crate::message::{self, Id};
 
 /// Characters of a server's own words in an error text.
@@ -18,13 +18,15 @@ pub(super) struct Trouble {
     pub(super) status: Option<u16>,
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// A person may still sign in. The message may hold the address.
+    pub(super) declined: bool,
     /// The server's own JSON-RPC error, to be passed on as it is (R2).
     pub(super) body: Option<Bytes>,
 }
 
 impl Trouble {
     pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: None, message: message.into(), hint: None, body: None }
+        Self { kind, status: None, message: message.into(), hint: None, declined: false, body: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -33,7 +35,18 @@ impl Trouble {
     }
 
     pub(super) fn of(failure: &Failure) -> Self {
-        Self { hint: failure.hint.clone(), ..Self::new(failure.kind.word(), failure.message.clone()) }
+        let declined = failure.kind == FailureKind::Declined;
+        Self { hint: failure.hint.clone(), declined, ..Self::new(failure.kind.word(), failure.message.clone()) }
+    }
+
+    /// A token is missing.
+    pub(super) fn is_sign_in(&self) -> bool {
+        self.kind == FailureKind::SignIn.word()
+    }
+
+    /// The message as a log may have it.
+    pub(super) fn logged(&self) -> &str {
+        if self.declined { SIGN_IN_WANTED } else { &self.message }
     }
 
     /// The error response for one request.

@@ -101,7 +101,9 @@ pub(crate) fn result(id: &str, result: &str) -> String {
 }
 
 pub(crate) fn failure(kind: FailureKind, unsent: bool) -> Failure {
-    Failure { kind, unsent, message: "the network is down".into(), hint: None }
+    // The one message that may hold the address.
+    let message = if kind == FailureKind::Declined { SIGN_IN_URL } else { "the network is down" };
+    Failure { kind, unsent, message: message.into(), hint: None }
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {

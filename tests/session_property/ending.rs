@@ -178,7 +178,7 @@ fn a_client_that_asks_more_than_can_be_held_is_read_no_further() {
 
 #[test]
 fn the_name_of_a_tool_counts_for_what_can_be_held() {
-    let rules = ToolRules { ignore: vec!["hidden".into()], ..ToolRules::default() };
+    let rules = ToolRules { read_only: true, ..ToolRules::default() };
     let mut d = Dialogue::ready(Settings { tools: rules, ..settings() });
     let name = "n".repeat(MAX_PENDING_BYTES / 16);
     for id in 0..8 {
@@ -186,8 +186,7 @@ fn the_name_of_a_tool_counts_for_what_can_be_held() {
         d.says(&call(&id.to_string(), &name));
     }
     assert!(!d.session.accepts_lines(), "each name is kept twice");
-    let sent = d.sends();
-    d.answers(&sent[0]);
+    d.says(&cancel("0"));
     assert!(d.session.accepts_lines());
 }
 

@@ -315,7 +315,7 @@ fn after_a_refusal_the_client_is_still_there_and_can_try_again() {
     d.says(&request("1", "tools/list", "{}"));
     d.says(&call("2", "a"));
     d.sign_in_has_ended();
-    d.fails(&sent, FailureKind::SignIn, false);
+    d.fails(&sent, FailureKind::Declined, false);
     let heard = d.hears();
     assert_eq!(heard.len(), 3, "{heard:?}");
     let answer: Value = serde_json::from_str(&heard[0]).expect("JSON");
@@ -328,7 +328,7 @@ fn after_a_refusal_the_client_is_still_there_and_can_try_again() {
     d.says(INITIALIZED);
     for sent in d.sends() {
         assert!(!sent.outgoing.may_sign_in, "nobody asked for anything yet");
-        d.fails(&sent, FailureKind::SignIn, false);
+        d.fails(&sent, FailureKind::Declined, false);
     }
     d.passes(seconds(600));
     d.sends_nothing();
@@ -336,7 +336,7 @@ fn after_a_refusal_the_client_is_still_there_and_can_try_again() {
     d.says(&request("3", "tools/list", "{}"));
     let sent = d.one("initialize");
     assert!(sent.outgoing.may_sign_in);
-    d.fails(&sent, FailureKind::SignIn, false);
+    d.fails(&sent, FailureKind::Declined, false);
     assert_eq!(tools(&d.hears_one()), ["sign_in"]);
     d.says(&call("4", "sign_in"));
     assert_eq!(d.wishes(), [Wish::Begin]);
@@ -350,12 +350,28 @@ fn after_a_refusal_the_client_is_still_there_and_can_try_again() {
 }
 
 #[test]
-fn without_a_sign_in_that_could_be_repeated_initialize_is_an_error() {
-    let mut d = Dialogue::new(settings());
-    d.says(&initialize("0"));
+fn a_sign_in_that_cannot_come_to_anything_is_an_error_to_initialize() {
+    let (mut d, sent) = opening();
+    d.sign_in_has_ended();
+    d.fails(&sent, FailureKind::SignIn, true);
+    assert_eq!(d.responses(), ["0 sign-in"], "it says what must be mended first");
+    d.says(&initialize("1"));
     let sent = d.one("initialize");
-    d.fails(&sent, FailureKind::SignIn, false);
-    assert_eq!(d.responses(), ["0 sign-in"]);
+    d.answers_initialize(&sent, "s1");
+    assert_eq!(d.responses(), ["1"], "a later one tries again");
+}
+
+#[test]
+fn a_credential_of_the_users_own_is_not_mended_by_signing_in() {
+    let mut d = Dialogue::ready(Settings { can_sign_in: false, ..settings() });
+    for (id, method) in [("1", "tools/list"), ("2", "resources/list")] {
+        d.says(&request(id, method, "{}"));
+        let sent = d.one(method);
+        d.fails(&sent, FailureKind::SignIn, true);
+        assert_eq!(d.responses(), [format!("{id} sign-in")]);
+    }
+    d.says(&call("3", "sign_in"));
+    d.one("tools/call");
 }
 
 #[test]
@@ -421,6 +437,55 @@ fn a_notification_stream_that_was_refused_is_opened_after_the_sign_in() {
     d.sends_nothing();
     d.sign_in_is_done();
     d.one("GET");
+}
+
+#[test]
+fn who_was_signed_in_and_is_so_no_more_can_sign_in_again() {
+    let mut d = ready();
+    d.sign_in_is_wanted();
+    d.sign_in_is_done();
+    d.says(&call("1", "a"));
+    let sent = d.one("tools/call");
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert_eq!(d.responses(), ["1 sign-in"]);
+    d.says(&call("2", "sign_in"));
+    assert_eq!(d.wishes(), [Wish::Begin]);
+    d.sign_in_is_done();
+    assert_eq!(d.responses(), ["2"]);
+}
+
+#[test]
+fn a_session_that_is_lost_under_a_request_may_begin_a_sign_in() {
+    let mut d = ready();
+    d.says(&call("1", "a"));
+    let sent = d.one("tools/call");
+    d.answer(&sent, 404, "");
+    let sent = d.one("initialize");
+    assert!(sent.outgoing.may_sign_in, "the call waits");
+    d.is_held(&sent);
+    d.passes(seconds(39));
+    assert!(d.hears().is_empty() && d.aborted.is_empty(), "the time of a new session does not run while it is held");
+    d.passes(seconds(1));
+    assert_eq!(d.responses(), ["1 sign-in"]);
+    assert!(d.aborted.is_empty());
+    d.sign_in_is_done();
+    d.answers_initialize(&sent, "s2");
+    d.greets_again();
+}
+
+#[test]
+fn a_session_opened_quietly_is_opened_aloud_when_somebody_waits_by_then() {
+    let mut d = ready();
+    d.says(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#);
+    let sent = d.one("notifications/roots/list_changed");
+    d.answer(&sent, 404, "");
+    let sent = d.one("initialize");
+    d.says(&call("1", "a"));
+    d.fails(&sent, FailureKind::SignIn, false);
+    let sent = d.one("initialize");
+    assert!(sent.outgoing.may_sign_in);
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert_eq!(d.responses(), ["1 sign-in"]);
 }
 
 // ---- elicitation ----
@@ -556,6 +621,11 @@ fn clients_of_the_modern_era_are_held_and_answered_in_their_own_way() {
     let answer = d.hears_one();
     assert_eq!(answer["result"]["resultType"], "complete");
     assert!(answer["result"]["content"][0]["text"].as_str().is_some_and(|text| text.contains(SIGN_IN_URL)));
+    d.says(&request("4", "server/discover", &format!("{{{META}}}")));
+    let discover = d.one("server/discover");
+    d.is_held(&discover);
+    d.passes(seconds(20));
+    assert_eq!(d.responses(), ["4 sign-in"], "as soon as initialize would be");
     // Only who subscribed is told, and only once the subscription is acknowledged.
     d.sign_in_is_done();
     assert!(d.hears().is_empty());
@@ -589,6 +659,30 @@ fn at_the_end_what_waits_for_a_sign_in_is_answered_like_the_rest() {
         assert!(d.hears().is_empty());
         d.passes(seconds(2));
         assert!(d.exited && d.session.holds_nothing());
+    }
+}
+
+#[test]
+fn after_the_end_of_stdin_a_person_is_not_waited_for() {
+    for held in [true, false] {
+        let mut d = Dialogue::new(Settings { drain: seconds(30), ..settings() });
+        d.says(&initialize("0"));
+        let sent = d.one("initialize");
+        if held {
+            d.is_held(&sent);
+        } else {
+            d.sign_in_is_wanted();
+        }
+        d.says(&call("1", "a"));
+        d.input(Input::ClientGone);
+        d.passes(seconds(4));
+        assert!(!d.exited, "a browser that is signed in already answers by itself");
+        d.passes(seconds(1));
+        let heard = d.hears();
+        assert_eq!(heard.len(), 2);
+        let told = |line: &String| line.contains("shutdown") && line.contains("mcp-drawbridge login");
+        assert!(heard.iter().all(told), "{heard:?}");
+        assert!(d.exited);
     }
 }
 
