@@ -90,6 +90,8 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct SigningIn {
     pub(super) stage: Stage,
+    /// Why the last one came to nothing. Another may have begun by itself since then, quietly.
+    pub(super) last: Option<Box<str>>,
     /// A person was wanted once, so one can be again.
     wanted_once: bool,
     /// The client was shown the tool: its calls are ours.
@@ -133,12 +135,14 @@ impl Session {
             }
             SignIn::Done => {
                 self.sign_in.stage = Stage::Done;
+                self.sign_in.last = None;
                 self.nothing_waits();
                 self.answer_sign_in_calls();
                 self.elicitation_over(true);
                 self.after_sign_in();
             }
             SignIn::Ended { message, hint } => {
+                self.sign_in.last = Some(message.clone());
                 self.sign_in.stage = Stage::Ended { message, hint };
                 self.nothing_waits();
                 self.answer_sign_in_calls();
@@ -272,6 +276,10 @@ impl Session {
                 format!("To use {server}, sign in first and then try again: {url} ({advice})")
             }
             _ => format!("To use {server}, sign in first and then try again; the sign-in is being prepared"),
+        };
+        let message = match &self.sign_in.last {
+            Some(last) => format!("{message} (the last try: {last})"),
+            None => message,
         };
         Trouble::new(FailureKind::SignIn.word(), message).hint("the tool sign_in gives the address, too")
     }

@@ -68,7 +68,8 @@ impl Session {
             Stage::Ended { message, .. } => Some(&**message),
             // The address is not for a description.
             Stage::Silent if !trouble.declined => Some(&*trouble.message),
-            _ => None,
+            Stage::Wanted { .. } => self.sign_in.last.as_deref(),
+            Stage::Silent | Stage::Done => None,
         };
         if let Some(last) = last {
             description = format!("{description} The last try: {last}");

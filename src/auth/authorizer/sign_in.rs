@@ -61,6 +61,10 @@ impl Inner {
         self.stage.send_replace(Stage::Preparing);
         let outcome = self.in_turn(found, scope, opener, refused).await;
         let shown = matches!(*self.stage.borrow(), Stage::Waiting { .. });
+        // A person did their part: a request that is repeated by itself would only ask for another, and hide the reason.
+        let passes = |error: &AuthError| matches!(error.fault(), Fault::Transient { .. });
+        let outcome =
+            outcome.map_err(|error| if shown && passes(&error) { error.with_fault(Fault::Denied) } else { error });
         self.stage.send_replace(Stage::Off);
         match &outcome {
             Ok(()) => {
