@@ -19,8 +19,6 @@ use bytes::Bytes;
 
 /// How long the server may take for the DELETE at the end.
 const GOODBYE: Duration = Duration::from_millis(1500);
-/// How long requests that wait for a person may hold up the end.
-const SIGN_IN_DRAIN: Duration = Duration::from_secs(2);
 /// Least time that a ping may take.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// Least pause between pings.
@@ -327,15 +325,7 @@ impl Session {
         if drain.is_zero() {
             self.stop_waiting();
         } else {
-            let most = if self.sign_in.is_wanted() { drain.min(SIGN_IN_DRAIN) } else { drain };
-            self.timers.at(self.now + most, Timer::Drain);
-        }
-    }
-
-    /// A person is wanted, and the client is gone: nobody will say yes in time.
-    pub(super) fn hurry(&mut self) {
-        if self.closing == Some(Closing::Draining) {
-            self.timers.at(self.now + self.settings.drain.min(SIGN_IN_DRAIN), Timer::Drain);
+            self.timers.at(self.now + drain, Timer::Drain);
         }
     }
 

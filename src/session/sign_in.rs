@@ -128,7 +128,6 @@ impl Session {
             SignIn::Wanted { url, advice } => {
                 self.sign_in.stage = Stage::Wanted { url, advice };
                 self.sign_in.wanted_once = true;
-                self.hurry();
                 self.tell_address();
                 self.elicit();
                 self.look_at(self.now);
