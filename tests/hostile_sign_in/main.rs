@@ -420,6 +420,7 @@ fn check_secrets(world: &World, codes: &[String], states: &[String], transcript:
     // The state goes to the person, by way of the browser and of stderr. It is for nobody else.
     for state in states {
         assert!(!environment.contains(state.as_str()), "the state is in the browser's environment");
+        assert!(!log.contains(state.as_str()), "the state is in the log file:\n{log}");
         for line in transcript.stderr.lines().filter(|line| line.contains(state.as_str())) {
             assert!(
                 line.contains("open this address") || line.contains("at this address"),
