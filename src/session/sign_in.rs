@@ -90,6 +90,8 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct SigningIn {
     pub(super) stage: Stage,
+    /// How the last try ended, until one succeeds.
+    pub(super) last_end: Option<Box<str>>,
     /// A person was wanted once, so one can be again.
     wanted_once: bool,
     /// The client was shown the tool: its calls are ours.
@@ -132,12 +134,14 @@ impl Session {
             }
             SignIn::Done => {
                 self.sign_in.stage = Stage::Done;
+                self.sign_in.last_end = None;
                 self.nothing_waits();
                 self.answer_sign_in_calls();
                 self.elicitation_over(true);
                 self.after_sign_in();
             }
             SignIn::Ended { message, hint } => {
+                self.sign_in.last_end = Some(message.clone());
                 self.sign_in.stage = Stage::Ended { message, hint };
                 self.nothing_waits();
                 self.answer_sign_in_calls();

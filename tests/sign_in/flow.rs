@@ -324,10 +324,12 @@ fn what_hinders_a_sign_in_is_told() {
         let _browser = Browser::eager(&home);
         let mut bridge = bridge(&server, &home).arg("--debug").start();
         let id = bridge.initialize();
-        let error = bridge.error(&id);
+        let answer = bridge.answer(&id);
+        // A fault that may pass is no end: then the client is answered, and told what to do.
+        let told = answer["error"]["message"].as_str().or_else(|| answer["result"]["instructions"].as_str());
         assert!(
-            error["message"].as_str().unwrap().contains(says),
-            "{endpoint:?}: {error}\n{}\n{}",
+            told.is_some_and(|told| told.contains(says)),
+            "{endpoint:?}: {answer}\n{}\n{}",
             bridge.report(),
             server.summary()
         );
