@@ -7,6 +7,7 @@
 //! Nothing here touches the environment or a file but through the functions given.
 //! An error never shows what may be a secret: values of headers, queries of URLs, proxies, stray arguments.
 
+mod command;
 mod config;
 mod flags;
 mod headers;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::session::{Strategy, ToolRules};
+pub use command::{Import, Login, Logout, Status, Stored};
 pub use config::{Config, LogFormat, LogOptions, Proxy};
 use flags::Flags;
 
@@ -66,6 +68,14 @@ const QUOTE: &str = "A header with a space must be one argument: quote it, or wr
 pub enum Command {
     /// Run the bridge.
     Run(Box<Config>),
+    /// Sign in to a server now.
+    Login(Box<Login>),
+    /// Sign out of a server.
+    Logout(Box<Logout>),
+    /// Say which sign-ins there are.
+    Status(Status),
+    /// Take over the sign-ins of mcp-remote.
+    Import(Import),
     /// Print this text on stdout and exit 0.
     Help(String),
     /// Print this line on stdout and exit 0.
@@ -98,6 +108,12 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// Whether the first argument is the name of a command, so that no client waits for an answer.
+pub fn is_command(first: Option<&OsString>) -> bool {
+    let first = first.and_then(|first| first.to_str()).map(str::to_owned);
+    first.is_some_and(|first| command::word(&[first]).0 != command::Word::Run)
+}
+
 /// Reads the arguments, without the program's name.
 ///
 /// `env` returns a variable, `None` where it is unset or not Unicode. `read_file` returns a file's bytes and may stop
@@ -127,7 +143,8 @@ pub fn parse(
     if asks("--version", "-V") {
         return Ok(Command::Version(flags::version()));
     }
-    let (flags, sources) = flags::read(&arguments)?;
+    let (word, arguments) = command::word(&arguments);
+    let (flags, sources) = flags::read(arguments)?;
     // `-hV` and the like.
     if flags.help {
         return Ok(Command::Help(flags::help()));
@@ -135,14 +152,32 @@ pub fn parse(
     if flags.version {
         return Ok(Command::Version(flags::version()));
     }
-    let headers = headers::collect(&sources, env, read_file)?;
+    command::check_flags(word, &flags)?;
+    match word {
+        command::Word::Status => command::status(&flags, &sources, env, read_file),
+        command::Word::Import => command::import(&flags, &sources, env, read_file),
+        command::Word::Run | command::Word::Login | command::Word::Logout => {
+            let config = config_of(&flags, &sources, env, read_file)?;
+            Ok(command::with_server(word, &flags, config))
+        }
+    }
+}
+
+/// The configuration of whatever reaches a server.
+fn config_of(
+    flags: &Flags,
+    sources: &[flags::HeaderSource],
+    env: &dyn Fn(&str) -> Option<String>,
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Config, UsageError> {
+    let headers = headers::collect(sources, env, read_file)?;
     let mut notes = headers.notes;
     let mut once = Once { notes: &mut notes };
 
-    let (server_text, server, callback_port) = positionals(&flags)?;
+    let (server_text, server, callback_port) = positionals(flags)?;
     let asked = sign_in::Asked { server: &server_text, port: callback_port, headers: headers.typed };
-    let auth = sign_in::options(&flags, asked, &mut once, env, read_file)?;
-    let (proxy, no_proxy) = proxies(&flags, &mut once)?;
+    let auth = sign_in::options(flags, asked, &mut once, env, read_file)?;
+    let (proxy, no_proxy) = proxies(flags, &mut once)?;
     let certificate = once.take("--client-cert", &flags.client_cert).map(PathBuf::from);
     let key = once.take("--client-key", &flags.client_key).map(PathBuf::from);
     let bearer_command = once.read("--bearer-command", &flags.bearer_command, bearer_command)?;
@@ -191,16 +226,20 @@ pub fn parse(
         auth,
         credential_store: once.read("--credential-store", &flags.credential_store, sign_in::store)?.unwrap_or_default(),
         allow_private_address: flags.allow_private_address,
-        log: LogOptions {
-            debug: flags.debug,
-            silent: flags.silent,
-            format: once.read("--log-format", &flags.log_format, log_format)?.unwrap_or_default(),
-            file: once.take("--log-file", &flags.log_file).map(PathBuf::from),
-        },
+        log: log_options(flags, &mut once)?,
         state_dir: state_dir::find(state_dir::Platform::HERE, env)?,
         notes: Vec::new(),
     };
-    Ok(Command::Run(Box::new(Config { notes, ..config })))
+    Ok(Config { notes, ..config })
+}
+
+fn log_options(flags: &Flags, once: &mut Once<'_>) -> Result<LogOptions, UsageError> {
+    Ok(LogOptions {
+        debug: flags.debug,
+        silent: flags.silent,
+        format: once.read("--log-format", &flags.log_format, log_format)?.unwrap_or_default(),
+        file: once.take("--log-file", &flags.log_file).map(PathBuf::from),
+    })
 }
 
 /// Flags that are meant once: the first value counts, and a note says so.
@@ -234,7 +273,8 @@ fn positionals(flags: &Flags) -> Result<(String, url::Url, Option<u16>), UsageEr
             "Write it as in: mcp-drawbridge https://example.com/mcp. See mcp-drawbridge --help.",
         ));
     };
-    let server = server::parse(server_text, flags.allow_http)?;
+    let server =
+        server::parse(server_text, flags.allow_http).map_err(|error| command::near(server_text).unwrap_or(error))?;
     let port = positionals.next();
     if positionals.next().is_some() {
         return Err(UsageError::new(
@@ -245,10 +285,11 @@ fn positionals(flags: &Flags) -> Result<(String, url::Url, Option<u16>), UsageEr
     let port = port.map(|text| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<u16>().ok().filter(|port| digits && *port != 0).ok_or_else(|| {
-            UsageError::new(
+            let no_port = UsageError::new(
                 "the second argument is not a callback port",
                 format!("A port is a number from 1 to 65535. {QUOTE}"),
-            )
+            );
+            command::near(text).unwrap_or(no_port)
         })
     });
     Ok((server_text.clone(), server, port.transpose()?))

@@ -132,7 +132,7 @@ fn no_token(error: &CommandError) -> Failure {
         kind: FailureKind::SignIn,
         unsent: true,
         message: format!("--bearer-command gave no token: {error}"),
-        hint: Some("run the program by hand to see what it says".into()),
+        hint: Some(error.hint().into()),
     }
 }
 

@@ -18,6 +18,7 @@
 pub mod auth;
 pub mod bridge;
 pub mod cli;
+pub mod command;
 pub mod credentials;
 pub mod era;
 pub mod errand;

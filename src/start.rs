@@ -49,19 +49,9 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    // As in Node: a file that the environment names and that cannot be read is no reason not to start.
-    let env_ca_file = config.env_ca_file.clone().filter(|path| {
-        let readable = std::fs::File::open(path);
-        if let Err(error) = &readable {
-            tracing::warn!("NODE_EXTRA_CA_CERTS is ignored, {} cannot be read: {error}", path.display());
-        }
-        readable.is_ok()
-    });
     let lines = Lines::open(config.max_message)?;
     let output = Output::open()?;
-    let options = http_options(config, env_ca_file);
-    let client = HttpClient::new(options.clone(), config.server.clone())
-        .map_err(|error| Error::Usage(UsageError::new(error.to_string(), error.hint().unwrap_or_default())))?;
+    let (client, options) = http(config).map_err(Error::Usage)?;
     let headers: HeaderMap = config.headers.iter().cloned().collect();
     let mut names: Vec<&str> = config.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -77,7 +67,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
             .map_err(|error| Error::Usage(UsageError::new(format!("--bearer-command: {error}"), error.hint())))?;
         Credentials::Command(command)
     } else {
-        Credentials::SignIn(authorizer(config, client.clone(), &options, tell))
+        let store = Store::new(config.state_dir.as_deref(), config.credential_store);
+        Credentials::SignIn(authorizer(config, client.clone(), &options, store, tell))
     };
     let server = config.server.clone();
     let transport = Transport::new(client, credentials.clone(), server, &headers, config.max_message, sender);
@@ -91,10 +82,28 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     Ok(outcome?)
 }
 
-fn authorizer(
+/// The one client of a configuration, and what it was made of.
+pub(crate) fn http(config: &Config) -> Result<(HttpClient, HttpOptions), UsageError> {
+    // As in Node: a file that the environment names and that cannot be read is no reason not to start.
+    let env_ca_file = config.env_ca_file.clone().filter(|path| {
+        let readable = std::fs::File::open(path);
+        if let Err(error) = &readable {
+            tracing::warn!("NODE_EXTRA_CA_CERTS is ignored, {} cannot be read: {error}", path.display());
+        }
+        readable.is_ok()
+    });
+    let options = http_options(config, env_ca_file);
+    let client = HttpClient::new(options.clone(), config.server.clone())
+        .map_err(|error| UsageError::new(error.to_string(), error.hint().unwrap_or_default()))?;
+    Ok((client, options))
+}
+
+/// What signs in for a configuration.
+pub(crate) fn authorizer(
     config: &Config,
     client: HttpClient,
     http: &HttpOptions,
+    store: Store,
     news: mpsc::UnboundedSender<SignIn>,
 ) -> Authorizer {
     let messenger = config.state_dir.as_deref().and_then(|state_dir| {
@@ -107,7 +116,6 @@ fn authorizer(
             http,
         })
     });
-    let store = Store::new(config.state_dir.as_deref(), config.credential_store);
     let options = Arc::new(config.auth.clone());
     Authorizer::new(client, config.server.clone(), config.server_text.clone(), options, store, news, messenger)
 }

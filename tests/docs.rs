@@ -17,6 +17,7 @@ const DOCUMENTS: &[&str] = &[
     "CHANGELOG.md",
     "docs/design.md",
     "docs/security.md",
+    "docs/commands.md",
     "docs/dependencies.md",
 ];
 

@@ -50,6 +50,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
     &[("log", Doing), ("bridge", Doing), ("errand", Doing)],
     &[("start", Doing)],
+    &[("command", Doing)],
     &[("main", Doing), ("fuzz", Checking)],
 ];
 

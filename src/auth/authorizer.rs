@@ -28,6 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use url::Url;
 
 use self::discover::Found;
@@ -49,6 +50,10 @@ pub use self::manual::{LoggedIn, LoggedOut};
 const MAX_AUTHORIZATIONS: u32 = 3;
 /// Times that one request may be repeated with another token, whoever got it.
 const MAX_REPEATS: u32 = 6;
+/// How long a server that has no authorization server is not looked at again.
+const NOTHING_THERE: Duration = Duration::from_secs(60);
+/// The rule of a server that refuses and says no way to sign in.
+const NO_AUTHORIZATION_SERVER: &str = "no-authorization-server";
 /// How long a keyring that asks its user is waited for when the program starts.
 const KEYRING_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at such a keyring.
@@ -107,6 +112,10 @@ struct State {
     address: Option<Secret>,
     /// The port of a sign-in that has ended, still open for reloads of its page.
     lingering: Option<JoinHandle<()>>,
+    /// What became of the last sign-in, if it came to nothing.
+    failure: Option<String>,
+    /// A server without any authorization server is not asked for one all the time.
+    no_sign_in_until: Option<Instant>,
     /// A sign-in came to nothing in this process: no more tabs without the user.
     quiet: bool,
 }
@@ -217,6 +226,9 @@ impl Authorizer {
             // Somebody else has seen to it meanwhile.
             return Ok(Verdict::Repeat);
         }
+        if login.is_none() && self.inner.state().no_sign_in_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(Verdict::PassOn);
+        }
         let refused = login.as_ref().map(|login| login.tokens.access.clone());
         let interactive = may_sign_in || *self.inner.stage.borrow() != Stage::Off;
         let job = match (challenge, refused) {
@@ -246,7 +258,10 @@ impl Authorizer {
                 Job::Renew { refused, challenge: challenge.cloned(), opener }
             }
         };
-        self.work(job).await?;
+        match self.work(job).await {
+            Err(error) if error.rule() == NO_AUTHORIZATION_SERVER => return Ok(Verdict::PassOn),
+            outcome => outcome?,
+        }
         attempt.obtained = self.inner.login().map(|login| login.tokens.access.clone());
         Ok(Verdict::Repeat)
     }
@@ -371,7 +386,7 @@ impl Inner {
             self.state().loaded = true;
             return;
         }
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let contents = loop {
             match self.store.snapshot().await {
                 Ok(contents) => break contents,
@@ -429,7 +444,7 @@ impl Inner {
             self.tell(SignIn::Done);
             return Ok(());
         }
-        let found = self.rediscover(challenge).await?;
+        let found = self.rediscover(challenge).await.inspect_err(|error| self.note_failure(error, opener))?;
         if let (Some(login), true) = (self.login(), opener != Some(Opener::User))
             && login.key.issuer == found.metadata.issuer.as_str()
             && login.tokens.refresh.is_some()
@@ -447,7 +462,28 @@ impl Inner {
         let configured = self.options.scopes();
         let challenged = challenge.and_then(|challenge| challenge.scope.as_deref()).map(Scopes::parse);
         let scope = scope::select(&Self::sources(&found, challenged.as_ref(), configured.as_ref()));
-        self.sign_in(&found, scope, self.opener(opener), refused).await
+        let outcome = self.sign_in(&found, scope, self.opener(opener), refused).await;
+        match outcome {
+            // We only guessed that there is an authorization server, and there is none.
+            Err(error)
+                if found.metadata.guessed
+                    && challenge.is_none()
+                    && error.fault() == Fault::Refused
+                    && self.state().address.is_none() =>
+            {
+                self.state().no_sign_in_until = Some(Instant::now() + NOTHING_THERE);
+                let message = format!("the server publishes no way to sign in ({error})");
+                Err(AuthError::new(NO_AUTHORIZATION_SERVER, Mender::Server, message))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// A sign-in that the user asked for, and that cannot begin, is an answer too.
+    fn note_failure(&self, error: &AuthError, opener: Option<Opener>) {
+        if opener == Some(Opener::User) {
+            self.tell(SignIn::Ended { message: error.to_string().into(), hint: error.hint().map(Into::into) });
+        }
     }
 
     /// Asks the server again who may be asked: it may have changed its mind (2026-07-28 "Authorization Server Binding").
@@ -507,10 +543,17 @@ fn interrupted() -> AuthError {
 
 fn wanted(inner: &Inner) -> AuthError {
     let host = inner.server.host_str().unwrap_or_default();
-    let message = match &inner.state().address {
+    let state = inner.state();
+    let before = match &state.failure {
+        Some(failure) => format!(" (the last time: {failure})"),
+        None => String::new(),
+    };
+    let message = match &state.address {
         // It is the person's own, and the person is who reads this.
-        Some(address) => format!("{host} wants you to sign in. Open this address in a browser: {}", address.expose()),
-        None => format!("{host} wants you to sign in"),
+        Some(address) => {
+            format!("{host} wants you to sign in{before}. Open this address in a browser: {}", address.expose())
+        }
+        None => format!("{host} wants you to sign in{before}"),
     };
     AuthError::new("sign-in-wanted", Mender::User, message)
         .with_fault(Fault::Denied)

@@ -159,8 +159,10 @@ fn secret_method(metadata: &ServerMetadata) -> Result<AuthMethod, AuthError> {
         // RFC 8414 section 2: the default.
         return Ok(AuthMethod::Basic);
     };
-    let offered = |method: AuthMethod| list.iter().any(|one| one == method.name());
-    [AuthMethod::Basic, AuthMethod::Post].into_iter().find(|method| offered(*method)).ok_or_else(|| {
+    // The server's order: the MCP Python SDK lists the form first, and wants `client_id` in it also beside the header, where
+    // RFC 6749 section 3.2.1 does not ask for it and other servers refuse it.
+    let secret = |name: &String| [AuthMethod::Basic, AuthMethod::Post].into_iter().find(|method| method.name() == name);
+    list.iter().find_map(secret).ok_or_else(|| {
         let message = "the authorization server takes no way of client authentication that is supported";
         AuthError::new("auth-method", Mender::AuthorizationServer, message)
             .with_differ("client_secret_basic or client_secret_post", &list.join(" "))
@@ -395,7 +397,7 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (json!(["none", "client_secret_basic"]), Ok(AuthMethod::None)), (json!(["client_secret_post"]), Ok(AuthMethod::Post)),
-            (json!(["client_secret_post", "client_secret_basic"]), Ok(AuthMethod::Basic)), (json!([]), Ok(AuthMethod::None)),
+            (json!(["client_secret_post", "client_secret_basic"]), Ok(AuthMethod::Post)), (json!(["x", "client_secret_basic", "client_secret_post"]), Ok(AuthMethod::Basic)), (json!([]), Ok(AuthMethod::None)),
             (json!(null), Ok(AuthMethod::None)), (json!(["private_key_jwt"]), Err("auth-method")),
         ];
         for (methods, want) in table {

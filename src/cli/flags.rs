@@ -29,6 +29,11 @@ const INTRO: &str = "\
 mcp-drawbridge connects a stdio MCP client to a remote MCP server.
 
 Usage: mcp-drawbridge <SERVER_URL> [CALLBACK_PORT] [FLAGS]
+       mcp-drawbridge login <SERVER_URL>          Sign in now, before a client needs it
+       mcp-drawbridge logout <SERVER_URL>         Sign out here and, where it can be, at the server
+       mcp-drawbridge status [SERVER_URL]         Say where you are signed in; asks no network
+       mcp-drawbridge import [DIR] <SERVER_URL>.. Take over the sign-ins of mcp-remote
+A command takes the flags that the client's configuration has for the same server.
 ";
 
 const OUTRO: &str = r#"
@@ -207,6 +212,19 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", action = ArgAction::Append, help_heading = LOGGING)]
     pub(super) log_file: Vec<String>,
 
+    /// login: read the address that the browser ends at from stdin
+    #[arg(long, help_heading = COMMANDS)]
+    pub(super) paste: bool,
+    /// login: sign in anew, also when signed in
+    #[arg(long, help_heading = COMMANDS)]
+    pub(super) force: bool,
+    /// logout: every profile of the server
+    #[arg(long, help_heading = COMMANDS)]
+    pub(super) all: bool,
+    /// status: as JSON
+    #[arg(long, help_heading = COMMANDS)]
+    pub(super) json: bool,
+
     /// Print this text
     #[arg(long, short, help_heading = "Other")]
     pub(super) help: bool,
@@ -215,6 +233,7 @@ pub(super) struct Flags {
     pub(super) version: bool,
 }
 
+const COMMANDS: &str = "Commands";
 const SIGN_IN: &str = "Sign-in";
 const TIME_OUTS: &str = "Time-outs";
 const PROXY: &str = "Proxy and TLS";
@@ -344,7 +363,7 @@ fn no_value(flag: &str) -> UsageError {
     )
 }
 
-const SEE_HELP: &str = "mcp-drawbridge --help lists the flags.";
+pub(super) const SEE_HELP: &str = "mcp-drawbridge --help lists the flags.";
 
 /// The name alone of `--flag=value` or `--flag <VALUE>`, fit to be shown.
 fn flag_name(text: &str) -> String {

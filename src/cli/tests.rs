@@ -4,6 +4,7 @@ use crate::store::CredentialStore;
 use proptest::prelude::Strategy as _;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod commands;
 mod sign_in;
 
 const URL: &str = "https://example.com/mcp";
@@ -178,6 +179,7 @@ fn each_flag_has_a_case() {
     for flag in listed {
         let flag = flag.trim_end_matches(|last: char| !last.is_ascii_alphanumeric());
         let tested = FLAGS.iter().any(|(name, _, _)| *name == flag)
+            || matches!(flag, "--paste" | "--force" | "--all" | "--json")
             || matches!(flag, "--client-cert" | "--client-key" | "--help" | "--version" | "--flag" | "--flag=VALUE");
         assert!(tested, "{flag}");
     }

@@ -115,7 +115,6 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |program: &Path| SafeText(&program.to_string_lossy()).to_string();
-        out.write_str("--bearer-command: ")?;
         match self {
             Self::NotFound { program } => write!(out, "there is no program {}", SafeText(program)),
             Self::BatchFile { program } => write!(out, "{} is a batch file, which is not run", at(program)),
@@ -294,7 +293,7 @@ impl Work {
                 Ok(token)
             }
             Err(error) => {
-                tracing::warn!("{error}");
+                tracing::warn!("--bearer-command: {error}");
                 state.error = Some(error.clone());
                 Err(error)
             }

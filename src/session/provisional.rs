@@ -57,7 +57,7 @@ impl Session {
         let version = LEGACY.iter().copied().find(|known| *known == version).unwrap_or(LAST);
         let server = &self.settings.server;
         let host = server.split('/').next().unwrap_or(server);
-        let last = self.sign_in.last_end.as_ref().map(|last| format!(" (the last try: {last})")).unwrap_or_default();
+        let last = self.sign_in.last.as_ref().map(|last| format!(" (the last try: {last})")).unwrap_or_default();
         let list = r#"{"listChanged":true}"#;
         let result = format!(
             "{{\"protocolVersion\":\"{version}\",\"capabilities\":{{\"tools\":{list},\"resources\":{list},\"prompts\":{list}}},\

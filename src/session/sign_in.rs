@@ -5,11 +5,15 @@
 //! - `initialize` is answered within its own time (S2): as in the last run, else provisionally (`provisional.rs`). It goes on as ours.
 //! - Any other request that waits for the sign-in is answered once it is older than `--hold`: `tools/list` with the one tool `sign_in`
 //!   (`sign_in_tool.rs`), the rest with an error that names the address. Its exchange is dropped; the server refused it, so nothing is lost.
+//! - A sign-in that a person refused or let run out is no end: `initialize` is answered all the same, and the tool begins another. One that
+//!   something else must mend first is an error that says what.
 //! - A client that takes questions with an address is asked to open it (`elicitation.rs`).
 //! - Afterwards the client is told to ask for its lists again, if it was given others than the server's.
 //!
 //! Which requests wait is known exactly: an exchange says so ([`Input::Held`](super::Input::Held)), and while one is wanted, so is what stands
 //! in the queue behind it. A slow call that the server carries out is not cut off because another request wants a sign-in.
+//!
+//! A request of the bridge's own begins no sign-in, unless the client waits for it (A5); and after the end of stdin no person is waited for.
 //!
 //! The address holds the sign-in's `state`, and what a person pastes may be redeemed for a token. Neither is ever in a log line, and
 //! what is pasted is in no message to the server.
@@ -90,8 +94,8 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct SigningIn {
     pub(super) stage: Stage,
-    /// How the last try ended, until one succeeds.
-    pub(super) last_end: Option<Box<str>>,
+    /// Why the last one came to nothing. Another may have begun by itself since then, quietly.
+    pub(super) last: Option<Box<str>>,
     /// A person was wanted once, so one can be again.
     wanted_once: bool,
     /// The client was shown the tool: its calls are ours.
@@ -134,14 +138,14 @@ impl Session {
             }
             SignIn::Done => {
                 self.sign_in.stage = Stage::Done;
-                self.sign_in.last_end = None;
+                self.sign_in.last = None;
                 self.nothing_waits();
                 self.answer_sign_in_calls();
                 self.elicitation_over(true);
                 self.after_sign_in();
             }
             SignIn::Ended { message, hint } => {
-                self.sign_in.last_end = Some(message.clone());
+                self.sign_in.last = Some(message.clone());
                 self.sign_in.stage = Stage::Ended { message, hint };
                 self.nothing_waits();
                 self.answer_sign_in_calls();
@@ -275,6 +279,10 @@ impl Session {
                 format!("To use {server}, sign in first and then try again: {url} ({advice})")
             }
             _ => format!("To use {server}, sign in first and then try again; the sign-in is being prepared"),
+        };
+        let message = match &self.sign_in.last {
+            Some(last) => format!("{message} (the last try: {last})"),
+            None => message,
         };
         Trouble::new(FailureKind::SignIn.word(), message).hint("the tool sign_in gives the address, too")
     }

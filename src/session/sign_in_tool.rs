@@ -66,7 +66,7 @@ impl Session {
         );
         // The address is not for a description.
         let cause = (!trouble.declined && !self.sign_in.is_wanted()).then_some(&*trouble.message);
-        if let Some(last) = self.sign_in.last_end.as_deref().or(cause) {
+        if let Some(last) = self.sign_in.last.as_deref().or(cause) {
             description = format!("{description} The last try: {last}.");
         }
         let argument = "Only if the browser runs on another machine and ends at a page that does not load: the whole address from its address bar.";
@@ -210,7 +210,7 @@ impl Session {
         let Stage::Wanted { url, advice } = &self.sign_in.stage else { return None };
         let server = &self.settings.server;
         let advice = if advice.is_empty() { String::new() } else { format!("\n\n{advice}") };
-        let last = self.sign_in.last_end.as_ref().map(|last| format!("The last try: {last}.\n\n")).unwrap_or_default();
+        let last = self.sign_in.last.as_ref().map(|last| format!("The last try: {last}.\n\n")).unwrap_or_default();
         Some(format!(
             "{last}To sign in to {server}, the user opens this address in a browser:\n\n{url}{advice}\n\nIf the browser ends at a page that does not load, as \
              when it runs on another machine: call sign_in again with the whole address of that page as redirect_url."

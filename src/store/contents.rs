@@ -293,6 +293,11 @@ impl Contents {
         &self.accounts
     }
 
+    /// Every server of which something is remembered, the one touched last at the end.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
     /// One sign-in.
     pub fn account(&self, key: &AccountKey) -> Option<&Account> {
         self.accounts.iter().find(|account| account.key == *key)

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::contents::{Account, AccountKey, Contents, Extra, Registration, Tokens};
 use crate::secret::{SafeText, Secret};
 
-pub use candidate::Candidate;
+pub use candidate::{Candidate, directory};
 
 /// Bytes of one file.
 const MAX_FILE: u64 = 256 * 1024;
@@ -37,12 +37,8 @@ pub fn port(hash: &str) -> Option<u16> {
     Some(PORTS.0 + number % PORTS.1)
 }
 
-/// Where mcp-remote keeps its files: `MCP_REMOTE_CONFIG_DIR`, else `.mcp-auth` in the home directory.
-pub fn directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || set(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
-    set("MCP_REMOTE_CONFIG_DIR").or_else(|| home().map(|home| home.join(".mcp-auth")))
-}
+/// Why a file was not taken whose server is not known.
+pub const UNKNOWN_SERVER: &str = "no server address that was given is the one this file was made for";
 
 /// A file that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +123,7 @@ pub fn read(directory: &Path, candidates: &[Candidate], now: u64) -> io::Result<
             let file = version.join(name);
             let candidate = candidates.iter().find(|candidate| candidate.hashes().iter().any(|its| its == hash));
             let taken = match (candidate, kind) {
-                (None, _) => Err("no server address that was given is the one this file was made for".into()),
+                (None, _) => Err(UNKNOWN_SERVER.into()),
                 (Some(candidate), "tokens.json") => account(&version, &names, hash, candidate, now)
                     .map(|account| found.accounts.push((file.clone(), account))),
                 (Some(_), _) => registration(&version, &names, hash, now)

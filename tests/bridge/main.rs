@@ -9,6 +9,7 @@
 mod support;
 
 mod answers;
+mod command;
 mod end;
 mod flow;
 mod http;

@@ -675,7 +675,7 @@ fn after_the_end_of_stdin_a_person_is_not_waited_for() {
         }
         d.says(&call("1", "a"));
         d.input(Input::ClientGone);
-        d.passes(seconds(4));
+        d.passes(seconds(1));
         assert!(!d.exited, "a browser that is signed in already answers by itself");
         d.passes(seconds(1));
         let heard = d.hears();

@@ -34,7 +34,21 @@ fn it_gives_the_address_at_once_where_it_is_known() {
     d.says(&call("1", "sign_in"));
     let (text, is_error) = said(&d.hears_one());
     assert!(text.contains(SIGN_IN_URL) && text.contains("Open it on this machine") && !is_error, "{text}");
-    assert_eq!(d.wishes(), [Wish::Begin], "its page may be lost");
+    assert_eq!(d.wishes(), [Wish::Begin], "the browser, where none was opened");
+}
+
+#[test]
+fn why_the_last_try_came_to_nothing_is_told_while_the_next_waits() {
+    let mut d = offered();
+    d.input(Input::SignIn(SignIn::Ended { message: "the sign-in was denied".into(), hint: None }));
+    d.sign_in_is_wanted();
+    d.hears();
+    d.says(&request("2", "tools/list", "{}"));
+    let sent = d.one("tools/list");
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert!(d.hears_one().to_string().contains("The last try: the sign-in was denied"));
+    d.sign_in_is_done();
+    d.hears();
 }
 
 #[test]

@@ -107,20 +107,23 @@ fn eight_processes_and_a_killer() {
     {
         let (pids, armed, delay, victim) =
             (Arc::clone(&pids), Arc::clone(&armed), Arc::clone(&delay), Arc::clone(&victim));
+        let killed = Arc::new(server.authority.killed());
         server.authority.on_tokens(move |issued, reply| {
             if !issued.refresh || !armed.swap(false, Ordering::Relaxed) {
                 return reply;
             }
             let Some(pid) = owner(issued.request.peer.port(), &pids.lock().unwrap()) else { return reply };
-            let (delay, victim) = (delay.load(Ordering::Relaxed), Arc::clone(&victim));
+            let (delay, victim, killed) = (delay.load(Ordering::Relaxed), Arc::clone(&victim), Arc::clone(&killed));
             reply.then(move || {
                 std::thread::sleep(Duration::from_micros(delay));
                 kill_own(pid);
+                killed(pid);
                 *victim.lock().unwrap() = Some(pid);
             })
         });
     }
 
+    let killed = server.authority.killed();
     let mut bridges: Vec<Bridge> = (0..PROCESSES).map(|_| start(&server, &home, &mut tally)).collect();
     for round in 0..rounds {
         *pids.lock().unwrap() = bridges.iter().map(Bridge::pid).collect();
@@ -145,7 +148,7 @@ fn eight_processes_and_a_killer() {
         for &index in &doomed {
             std::thread::sleep(Duration::from_millis(random.below(KILLED_WITHIN_MS)));
             kill_own(bridges[index].pid());
-            server.authority.note_killed(bridges[index].pid());
+            killed(bridges[index].pid());
             tally.killed += 1;
         }
         let mut dead = doomed;
@@ -163,7 +166,6 @@ fn eight_processes_and_a_killer() {
                     (killed || answer.is_some()).then_some(answer)
                 });
                 if killed {
-                    server.authority.note_killed(pid);
                     tally.killed += 1;
                     tally.at_answer += 1;
                     dead.push(index);
@@ -181,7 +183,6 @@ fn eight_processes_and_a_killer() {
             && !dead.contains(&index)
         {
             // It had answered all before it died.
-            server.authority.note_killed(pid);
             tally.killed += 1;
             tally.at_answer += 1;
             dead.push(index);

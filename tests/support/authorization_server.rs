@@ -271,9 +271,12 @@ impl Authority {
         self.shared.state().owner = Some(Box::new(owner));
     }
 
-    /// The test has killed this process.
-    pub fn note_killed(&self, pid: u32) {
-        self.shared.state().killed.insert(pid);
+    /// To be told of each process that the test kills.
+    pub fn killed(&self) -> impl Fn(u32) + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |pid| {
+            shared.state().killed.insert(pid);
+        }
     }
 
     /// A client that the user has from elsewhere.

@@ -334,6 +334,10 @@ fn handle(shared: &Shared, request: &Arc<Request>) -> Reply {
 
 fn streamable(shared: &Shared, call: &Call) -> Reply {
     let request = call.request;
+    if request.target.starts_with("/.well-known/") || request.target == "/register" {
+        // Who is refused looks for an authorization server; there is none.
+        return Reply::response(404, &[], "");
+    }
     check_headers(shared, call);
     if request.target != "/mcp" {
         return Reply::response(404, &[("Content-Type", "text/html")], "<html>not here</html>");

@@ -61,16 +61,28 @@ impl Inner {
         self.stage.send_replace(Stage::Preparing);
         let outcome = self.in_turn(found, scope, opener, refused).await;
         let shown = matches!(*self.stage.borrow(), Stage::Waiting { .. });
+        // A person did their part: a request that is repeated by itself would only ask for another, and hide the reason.
+        let passes = |error: &AuthError| matches!(error.fault(), Fault::Transient { .. });
+        let outcome =
+            outcome.map_err(|error| if shown && passes(&error) { error.with_fault(Fault::Denied) } else { error });
         self.stage.send_replace(Stage::Off);
         match &outcome {
             Ok(()) => {
-                self.state().quiet = false;
+                let mut state = self.state();
+                state.quiet = false;
+                state.failure = None;
+                drop(state);
                 self.tell(SignIn::Done);
             }
             Err(error) => {
                 // A person saw it and did not want it, or is not there.
-                self.state().quiet |= shown;
-                self.tell(SignIn::Ended { message: error.to_string().into(), hint: error.hint().map(Into::into) });
+                let mut state = self.state();
+                state.quiet |= shown;
+                state.failure = Some(error.to_string());
+                drop(state);
+                if shown || opener == Opener::User {
+                    self.tell(SignIn::Ended { message: error.to_string().into(), hint: error.hint().map(Into::into) });
+                }
             }
         }
         outcome

@@ -124,7 +124,7 @@ async fn what_goes_wrong_is_told_without_secrets() {
         let command = BearerCommand::new(vec!["sh".into(), program, "s3cr3t".into()]).unwrap();
         let error = command.token().await.unwrap_err();
         let shown = format!("{error} {} {error:?} {command:?}", error.hint());
-        assert!(error.to_string().starts_with("--bearer-command: /") && shown.contains(said), "{body}: {shown}");
+        assert!(error.to_string().starts_with('/') && shown.contains(said), "{body}: {shown}");
         assert!(!shown.contains("s3cr3t") && !error.hint().is_empty(), "{shown}");
     }
     let no_program = programs.script("");

@@ -1,6 +1,7 @@
-//! What mcp-remote makes its file names of. Pure.
+//! What mcp-remote makes the names of its files of, and where they are. Pure.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use url::Url;
 
@@ -60,4 +61,11 @@ fn object(entries: &BTreeMap<String, String>) -> Option<String> {
     let text = |text: &String| serde_json::Value::from(text.as_str()).to_string();
     let members: Vec<_> = entries.iter().map(|(name, value)| format!("{}:{}", text(name), text(value))).collect();
     (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")))
+}
+
+/// Where mcp-remote keeps its files: `MCP_REMOTE_CONFIG_DIR`, else `.mcp-auth` in the home directory.
+pub fn directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
+    set("MCP_REMOTE_CONFIG_DIR").or_else(|| home().map(|home| home.join(".mcp-auth")))
 }
