@@ -5,8 +5,8 @@
 //! - `initialize` is answered within its own time (S2): as in the last run, else provisionally (`provisional.rs`). It goes on as ours.
 //! - Any other request that waits for the sign-in is answered once it is older than `--hold`: `tools/list` with the one tool `sign_in`
 //!   (`sign_in_tool.rs`), the rest with an error that names the address. Its exchange is dropped; the server refused it, so nothing is lost.
-//! - A sign-in that a person refused or let run out is no end: `initialize` is answered all the same, and the tool begins another. One that
-//!   something else must mend first is an error that says what.
+//! - A sign-in that a person was asked for and that came to nothing is no end: `initialize` is answered all the same, the reason is told, and
+//!   the tool begins another. One that could not even begin is an error that says what must be mended.
 //! - A client that takes questions with an address is asked to open it (`elicitation.rs`).
 //! - Afterwards the client is told to ask for its lists again, if it was given others than the server's.
 //!
@@ -115,6 +115,11 @@ pub(super) struct SigningIn {
 impl SigningIn {
     pub(super) fn is_wanted(&self) -> bool {
         matches!(self.stage, Stage::Wanted { .. })
+    }
+
+    /// A person was asked, and nobody is signed in: from then on only their own wish begins another.
+    pub(super) fn is_open(&self) -> bool {
+        self.wanted_once && !matches!(self.stage, Stage::Done)
     }
 
     /// The tool was shown, or there was reason to: what is pasted into it is ours, however late.
