@@ -13,7 +13,7 @@ use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context, Expected, Pkce};
 use crate::auth::redirect::{self, Callback};
-use crate::auth::registration::Client;
+use crate::auth::registration::{Client, Origin};
 use crate::auth::scope::Scopes;
 use crate::secret::Secret;
 use crate::session::SignIn;
@@ -248,7 +248,8 @@ impl Inner {
     ) -> Outcome {
         let expected = Expected { issuer: &pending.issuer, iss_in_response: found.metadata.iss_in_response };
         let outcome = match grant::callback::judge(reply, &expected) {
-            Ok(code) => self.redeem_code(&code, pending, client, found, scope).await,
+            // A fault that passes, but the code is spent or lost: to repeat the request would help nobody, and would hide the reason.
+            Ok(code) => self.redeem_code(&code, pending, client, found, scope).await.map_err(AuthError::lasting),
             Err(error) => Err(error),
         };
         if outcome.is_err() {
@@ -320,7 +321,8 @@ impl Inner {
         let tokens = match grant::redeem(&self.http, &request, &context).await {
             Ok(tokens) => tokens,
             Err(error) => {
-                if error.fault() == Fault::ClientRejected {
+                // The user's own stays bound to its issuer.
+                if error.fault() == Fault::ClientRejected && client.origin == Origin::Dynamic {
                     let (issuer, id) = (client.issuer.clone(), client.id.clone());
                     let _ = self.store.update(move |contents| contents.remove_registration(&issuer, &id)).await;
                 }
