@@ -10,3 +10,4 @@ mod flow;
 mod many;
 mod renewal;
 mod rig;
+mod waiting;
