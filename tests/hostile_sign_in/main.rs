@@ -373,6 +373,11 @@ fn check_origins(case: &Case, run: &Run, world: &World) {
                 assert!(request.header("cookie").is_none(), "a cookie went to {role}");
                 assert!(request.header("referer").is_none(), "a referer went to {role}");
             }
+            if role == "mcp" && path.starts_with("/register") {
+                // An authorization server may name any address, also one where cookies and headers would make it the user's.
+                lacks(HEADER_SECRET, "the user's header");
+                assert!(request.header("cookie").is_none(), "a cookie went to {path}");
+            }
             let is_token_endpoint = matches!(role, "as" | "foreign") && path == "/token" && request.method == "POST";
             if role != "as" {
                 lacks(CLIENT_SECRET, "the client secret of another issuer");
