@@ -209,13 +209,12 @@ fn prepare(run: &Run, home: &Path) {
             set(&state, 0o777);
         }
         Some("open files") => {
-            let names = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-            // The lock is opened only by who writes.
-            for path in files(&state)
-                .iter()
-                .filter(|path| !names(path).ends_with(".lock") && names(path).starts_with("credentials"))
-            {
-                set(path, 0o666);
+            for path in files(&state) {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                // A lock is opened only by who writes.
+                if name == "credentials" || name.starts_with("credentials.key-") {
+                    set(&path, 0o666);
+                }
             }
         }
         Some("half of the credentials") => {
