@@ -43,8 +43,8 @@ fn every_kind_of_error_has_its_row_in_the_readme() {
 
 /// All that `data.kind` can hold, read off the source: literals at the places where an error is made.
 fn kinds() -> BTreeSet<String> {
-    use FailureKind::{Connect, Cut, Dns, Malformed, Policy, Proxy, Redirect, Timeout, Tls, TooLarge};
-    let of_failures = [Dns, Connect, Tls, Proxy, Timeout, Cut, TooLarge, Redirect, Policy, Malformed];
+    use FailureKind::{Connect, Cut, Dns, Malformed, Policy, Proxy, Redirect, SignIn, Timeout, Tls, TooLarge};
+    let of_failures = [Dns, Connect, Tls, Proxy, Timeout, Cut, TooLarge, Redirect, Policy, SignIn, Malformed];
     let mut kinds: BTreeSet<String> = of_failures.iter().map(|kind| kind.word().to_owned()).collect();
     for (_, text) in sources() {
         for before in ["Trouble::new(", ".kind = ", "data(", "kind\\\":"] {

@@ -95,6 +95,8 @@ struct Inner {
     stage: watch::Sender<Stage>,
     /// The user wants the browser to be opened.
     wanted: Notify,
+    /// What was pasted into this process has come to something.
+    pasted: Notify,
     /// Asks token endpoints in a process of its own.
     messenger: Option<Messenger>,
     /// Answers of a token endpoint that are under way: the process should not end before they are stored.
@@ -112,6 +114,8 @@ struct State {
     address: Option<Secret>,
     /// The port of a sign-in that has ended, still open for reloads of its page.
     lingering: Option<JoinHandle<()>>,
+    /// What was pasted ended the sign-in so.
+    pasted: Option<AuthError>,
     /// What became of the last sign-in, if it came to nothing.
     failure: Option<String>,
     /// A server without any authorization server is not asked for one all the time.
@@ -170,6 +174,7 @@ impl Authorizer {
             state: Mutex::default(),
             stage: watch::Sender::new(Stage::Off),
             wanted: Notify::new(),
+            pasted: Notify::new(),
             messenger,
             redeeming: watch::Sender::new(0),
         };

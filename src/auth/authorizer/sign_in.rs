@@ -208,6 +208,13 @@ impl Inner {
                         self.wait_begins(&begun, true);
                     }
                 }
+                () = self.pasted.notified() => {
+                    let failed = self.state().pasted.take();
+                    if failed.is_some() || self.adopt(refused).await {
+                        begun.serving.close().await;
+                        return failed.map_or(Ok(()), Err);
+                    }
+                }
                 () = sleep(LOOK) => {
                     if self.adopt(refused).await {
                         begun.serving.close().await;
@@ -403,10 +410,15 @@ impl Inner {
         let outcome = self.complete(reply, &pending, &client, &found, None).await;
         if outcome.is_ok() {
             self.state().found = Some(found);
-            // The work that waits for a person sees the tokens in the store and says so itself.
-            if *self.stage.borrow() == Stage::Off {
+        }
+        if *self.stage.borrow() == Stage::Off {
+            if outcome.is_ok() {
                 self.tell(SignIn::Done);
             }
+        } else {
+            // The work that waits for a person says what became of it.
+            self.state().pasted = outcome.as_ref().err().cloned();
+            self.pasted.notify_one();
         }
         outcome
     }
