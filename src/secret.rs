@@ -96,6 +96,19 @@ impl fmt::Debug for SafeUrl<'_> {
     }
 }
 
+/// A text without what may be a key in `url`: its query, and path segments that look random. For messages about texts that should equal it.
+pub fn without_keys_of(url: &Url, text: &str) -> String {
+    let mut out = text.to_owned();
+    for segment in url.path().split('/').filter(|segment| looks_random(segment)) {
+        let head: String = segment.chars().take(SEGMENT_HEAD_CHARS).collect();
+        out = out.replace(segment, &format!("{head}..."));
+    }
+    match url.query() {
+        Some(query) if !query.is_empty() => out.replace(&format!("?{query}"), "?..."),
+        _ => out,
+    }
+}
+
 /// A long segment of mixed case or with digits: a key or a UUID rather than a word a person chose.
 fn looks_random(segment: &str) -> bool {
     segment.len() >= SECRET_SEGMENT_BYTES
@@ -179,6 +192,18 @@ pub(crate) fn is_unsafe(character: char) -> bool {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn keys_of_a_url_are_left_out_of_other_texts() {
+        let url = Url::parse("https://a.example/s/Zk3y9fQ2xLw7Vb1Nt5Rm8Ps4/mcp?key=v").unwrap();
+        let hidden = "https://a.example/s/Zk3y.../mcp?...";
+        for text in [url.as_str(), hidden] {
+            assert_eq!(without_keys_of(&url, text), hidden);
+        }
+        assert_eq!(without_keys_of(&url, "https://a.example/mcp"), "https://a.example/mcp");
+        let plain = Url::parse("https://a.example/mcp?").unwrap();
+        assert_eq!(without_keys_of(&plain, "what? mcp"), "what? mcp");
+    }
 
     #[test]
     fn a_secret_shows_nothing() {

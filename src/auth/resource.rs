@@ -15,6 +15,7 @@ use super::{
     scope::Scopes,
 };
 use crate::http::guard::{self, Policy, Purpose};
+use crate::secret::without_keys_of;
 
 /// RFC 9728 section 3.
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
@@ -192,7 +193,7 @@ pub fn validate(bytes: &[u8], found: &Candidate, server: &Url, policy: &Policy) 
     let document: Document = document::object(bytes, WHAT, Mender::Server).map_err(next)?;
     let Some(published) = document::text(document.resource.as_ref()) else {
         let error = AuthError::new("resource-identical", Mender::Server, format!("{WHAT} names no resource"));
-        return Err(next(error.with_differ(server.as_str(), "")));
+        return Err(next(error.with_differ(&server_name(server), "")));
     };
     let resource = judge_name(published, found.place, server)?;
     let (mut authorization_servers, mut refused) = (Vec::new(), Vec::new());
@@ -220,7 +221,8 @@ pub fn validate(bytes: &[u8], found: &Candidate, server: &Url, policy: &Policy) 
 
 fn judge_name(published: &str, place: Place, server: &Url) -> Result<ResourceUri, Rejected> {
     let refuse = |rule, message: String, try_next| {
-        let error = AuthError::new(rule, Mender::Server, message).with_differ(server_name(server).as_str(), published);
+        let found = without_keys_of(server, published);
+        let error = AuthError::new(rule, Mender::Server, message).with_differ(&server_name(server), &found);
         Rejected { error, try_next }
     };
     let form = |why: &str| refuse("resource-form", format!("{WHAT} names a resource that is {why}"), false);
@@ -259,11 +261,11 @@ fn is_above(published: &Url, server: &Url) -> bool {
     published.query().is_none() && server.path().strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// The server's URL for a message: its query may hold a key.
+/// The server's URL for a message: its query and its path may hold a key.
 fn server_name(server: &Url) -> String {
     let mut url = server.clone();
     url.set_query(None);
-    ResourceUri::of_server(&url).0
+    without_keys_of(server, &ResourceUri::of_server(&url).0)
 }
 
 fn origin(url: &Url) -> String {
