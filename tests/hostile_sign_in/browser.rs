@@ -18,8 +18,30 @@ use crate::world::World;
 
 /// Programs that a bridge on any system might be talked into starting. All of them only note that they were.
 const TRIPWIRES: [&str; 24] = [
-    "sh", "bash", "dash", "zsh", "cmd", "cmd.exe", "powershell", "powershell.exe", "pwsh", "xdg-open", "gio", "wslview", "open",
-    "rundll32", "rundll32.exe", "explorer.exe", "start", "curl", "wget", "nc", "ssh", "firefox", "python3", "node",
+    "sh",
+    "bash",
+    "dash",
+    "zsh",
+    "cmd",
+    "cmd.exe",
+    "powershell",
+    "powershell.exe",
+    "pwsh",
+    "xdg-open",
+    "gio",
+    "wslview",
+    "open",
+    "rundll32",
+    "rundll32.exe",
+    "explorer.exe",
+    "start",
+    "curl",
+    "wget",
+    "nc",
+    "ssh",
+    "firefox",
+    "python3",
+    "node",
 ];
 
 /// Programs. They are written once, before anything is started: a file that is just being written cannot be run.
@@ -174,9 +196,14 @@ fn check_url(text: &str, run: &Run, world: &World, loopback: bool) -> Url {
     let url = Url::parse(text).expect("a URL");
     assert_eq!(url.as_str(), text, "it reads in two ways");
     let scheme = if loopback { "http" } else { "https" };
-    assert!(url.scheme() == scheme && url.username().is_empty() && url.password().is_none() && url.fragment().is_none(), "{url}");
+    assert!(
+        url.scheme() == scheme && url.username().is_empty() && url.password().is_none() && url.fragment().is_none(),
+        "{url}"
+    );
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    let all = |name: &str| pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    let all = |name: &str| {
+        pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect::<Vec<_>>()
+    };
     for (name, wanted) in [("response_type", "code"), ("code_challenge_method", "S256")] {
         assert_eq!(all(name), [wanted], "{name} in {url}");
     }
@@ -263,7 +290,8 @@ impl Tab {
                 let mut words = line.split_whitespace().skip(1);
                 let (local, _, state) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
                 if state == "0A" && local.ends_with(&format!(":{port}")) {
-                    let loops = ["0100007F:", "00000000000000000000000001000000:"].iter().any(|it| local.starts_with(it));
+                    let loops =
+                        ["0100007F:", "00000000000000000000000001000000:"].iter().any(|it| local.starts_with(it));
                     assert!(loops, "it listens on {local}");
                     listeners += 1;
                 }
@@ -329,8 +357,12 @@ impl Tab {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
         let lower = head.to_ascii_lowercase();
         for field in [
-            "cache-control: no-store", "referrer-policy: no-referrer", "x-content-type-options: nosniff", "x-frame-options: deny",
-            "content-security-policy: default-src 'none'", "frame-ancestors 'none'",
+            "cache-control: no-store",
+            "referrer-policy: no-referrer",
+            "x-content-type-options: nosniff",
+            "x-frame-options: deny",
+            "content-security-policy: default-src 'none'",
+            "frame-ancestors 'none'",
         ] {
             assert!(lower.contains(field), "{field} is not in {head}");
         }

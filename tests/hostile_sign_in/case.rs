@@ -49,7 +49,8 @@ impl Case {
         let Value::Object(mut members) = value else { panic!("a case is an object: {value}") };
         let text = |value: Option<Value>| value.map(|value| value.as_str().expect("a text").to_owned());
         let name = text(members.remove("name")).expect("a case has a name");
-        let row = name.strip_prefix("row ").and_then(|rest| rest.split_once(": ")).and_then(|(row, _)| row.parse().ok());
+        let row =
+            name.strip_prefix("row ").and_then(|rest| rest.split_once(": ")).and_then(|(row, _)| row.parse().ok());
         let row = row.unwrap_or_else(|| panic!("a case's name begins with its row: {name}"));
         let open = text(members.remove("open"));
         let loopback = match text(members.remove("world")).as_deref() {

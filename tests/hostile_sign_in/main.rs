@@ -70,7 +70,8 @@ fn no_case_gets_through() {
         |case| match &case.open {
             None => run_case(case, !wanted.is_empty()),
             Some(why) => {
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_case(case, !wanted.is_empty())));
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_case(case, !wanted.is_empty())));
                 assert!(outcome.is_err(), "mended: strike `open`: {why}");
             }
         },
@@ -102,7 +103,8 @@ fn run_once(case: &Case, run: &Run, world: &Arc<World>, home: &Arc<TempDir>, alo
         return;
     }
     // Others at the same time, with the same home.
-    let others: Vec<_> = (1..run.get("bridges").and_then(Value::as_u64).unwrap_or(1)).map(|_| start(run, world, home)).collect();
+    let others: Vec<_> =
+        (1..run.get("bridges").and_then(Value::as_u64).unwrap_or(1)).map(|_| start(run, world, home)).collect();
     let answers = std::thread::scope(|scope| {
         let person = &person;
         let tasks: Vec<_> = others
@@ -148,7 +150,8 @@ fn prepare(run: &Run, home: &Path) {
         std::thread::sleep(support::ms(time));
     }
     let state = home.join("state");
-    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    let set =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
     let credentials = state.join("credentials");
     match run.text("before") {
         None => {}
@@ -309,7 +312,9 @@ fn check_origins(case: &Case, run: &Run, world: &World) {
             }
             let is_token_endpoint = matches!(role, "as" | "foreign") && path == "/token" && request.method == "POST";
             if !is_token_endpoint {
-                for (secret, why) in [("c0de-", "a code"), ("refre5h-", "a refresh token"), (CLIENT_SECRET, "a client secret")] {
+                for (secret, why) in
+                    [("c0de-", "a code"), ("refre5h-", "a refresh token"), (CLIENT_SECRET, "a client secret")]
+                {
                     lacks(secret, why);
                 }
                 let basic = request.header("authorization").is_some_and(|value| value.starts_with("Basic "));
@@ -332,10 +337,15 @@ fn check_secrets(world: &World, codes: &[String], states: &[String], transcript:
     secrets.extend(world.verifiers());
     secrets.extend(codes.iter().cloned());
     for secret in &secrets {
-        for (place, text) in [("stderr", &transcript.stderr), ("the log file", &log), ("the browser's environment", &environment)] {
+        for (place, text) in
+            [("stderr", &transcript.stderr), ("the log file", &log), ("the browser's environment", &environment)]
+        {
             assert!(!text.contains(secret.as_str()), "{secret} is in {place}:\n{text}");
         }
-        assert!(!opened.iter().flatten().any(|argument| argument.contains(secret.as_str())), "{secret} is in an argument");
+        assert!(
+            !opened.iter().flatten().any(|argument| argument.contains(secret.as_str())),
+            "{secret} is in an argument"
+        );
         for path in files(home) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let bytes = std::fs::read(&path).unwrap_or_default();
@@ -346,7 +356,10 @@ fn check_secrets(world: &World, codes: &[String], states: &[String], transcript:
     for state in states {
         assert!(!environment.contains(state.as_str()), "the state is in the browser's environment");
         for line in transcript.stderr.lines().filter(|line| line.contains(state.as_str())) {
-            assert!(line.contains("open this address") || line.contains("at this address"), "the state is on stderr: {line}");
+            assert!(
+                line.contains("open this address") || line.contains("at this address"),
+                "the state is on stderr: {line}"
+            );
         }
         for path in files(&home.join("state")) {
             let bytes = std::fs::read(&path).unwrap_or_default();

@@ -14,12 +14,8 @@ use crate::support::script;
 use crate::support::wire::{Reply, Request, Server};
 
 /// The roles, and the names that they have in the public world.
-pub const ROLES: [(&str, &str); 4] = [
-    ("mcp", "mcp.example"),
-    ("as", "as.example"),
-    ("foreign", "foreign.example"),
-    ("other", "other.example"),
-];
+pub const ROLES: [(&str, &str); 4] =
+    [("mcp", "mcp.example"), ("as", "as.example"), ("foreign", "foreign.example"), ("other", "other.example")];
 
 /// A header of the user's: for the MCP server alone.
 pub const HEADER_SECRET: &str = "h3ader-s3cret-Zx81";
@@ -173,7 +169,8 @@ fn answer(
         let form = form(request);
         state.verifiers.extend(form.get("code_verifier").cloned());
         let basic = request.header("authorization").and_then(|value| value.strip_prefix("Basic "));
-        let basic = basic.and_then(|text| STANDARD.decode(text).ok()).map(|pair| String::from_utf8_lossy(&pair).into_owned());
+        let basic =
+            basic.and_then(|text| STANDARD.decode(text).ok()).map(|pair| String::from_utf8_lossy(&pair).into_owned());
         let basic = basic.and_then(|pair| pair.split_once(':').map(|(id, _)| id.to_owned()));
         let ids = form.get("client_id").cloned().into_iter().chain(basic).chain(form.get("refresh_token").cloned());
         for id in ids {
@@ -329,7 +326,8 @@ fn token(role: &'static str, request: &Request, run: &Run, state: &mut State) ->
     state.valid.push(access.clone());
     state.refresh.push(refresh.clone());
     state.given_by.insert(refresh.clone(), role);
-    let mut body = json!({"access_token": access, "token_type": "Bearer", "refresh_token": refresh, "expires_in": 3600});
+    let mut body =
+        json!({"access_token": access, "token_type": "Bearer", "refresh_token": refresh, "expires_in": 3600});
     if let Some(seconds) = run.get("expires_in") {
         body["expires_in"] = seconds.clone();
     }
