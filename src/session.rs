@@ -443,9 +443,8 @@ pub struct Session {
     server_requests: ServerRequests,
     memory: Option<Memory>,
     closing: Option<life::Closing>,
-    /// Since when the end waits for messages alone.
+    /// Since when the end waits only for messages and for a person.
     quiet_since: Option<Duration>,
-    quiet_timer: Option<Duration>,
     sign_in: SigningIn,
     last_activity: Duration,
     last_exchange: ExchangeId,
@@ -475,7 +474,6 @@ impl Session {
             memory,
             closing: None,
             quiet_since: None,
-            quiet_timer: None,
             sign_in: SigningIn::default(),
             last_activity: Duration::ZERO,
             last_exchange: 0,

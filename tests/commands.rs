@@ -13,6 +13,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use mcp_drawbridge::store::import::Candidate;
@@ -226,6 +227,17 @@ fn a_sign_in_that_is_denied_fails() {
     assert_eq!((printed.code, &*printed.out), (Some(1), ""), "{}", printed.err);
     assert!(printed.err.lines().any(|line| line.starts_with("mcp-drawbridge: ")), "{}", printed.err);
     assert_eq!(home.status()["pending"], serde_json::json!([]));
+}
+
+#[test]
+fn a_denial_that_is_pasted_ends_it_soon() {
+    let (home, server) = (Home::new(), protected());
+    server.authority.deny(true);
+    let begun = Instant::now();
+    let printed = home.sign_in(&server.url(), &[]);
+    assert_eq!((printed.code, &*printed.out), (Some(1), ""), "{}", printed.err);
+    assert!(printed.err.contains("mcp-drawbridge: The sign-in was denied"), "{}", printed.err);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[cfg(unix)]

@@ -95,6 +95,8 @@ struct Inner {
     stage: watch::Sender<Stage>,
     /// The user wants the browser to be opened.
     wanted: Notify,
+    /// What was pasted into this process has come to something.
+    pasted: Notify,
     /// Asks token endpoints in a process of its own.
     messenger: Option<Messenger>,
     /// Answers of a token endpoint that are under way: the process should not end before they are stored.
@@ -112,6 +114,8 @@ struct State {
     address: Option<Secret>,
     /// The port of a sign-in that has ended, still open for reloads of its page.
     lingering: Option<JoinHandle<()>>,
+    /// What was pasted ended the sign-in so.
+    pasted: Option<AuthError>,
     /// What became of the last sign-in, if it came to nothing.
     failure: Option<String>,
     /// A server without any authorization server is not asked for one all the time.
@@ -170,6 +174,7 @@ impl Authorizer {
             state: Mutex::default(),
             stage: watch::Sender::new(Stage::Off),
             wanted: Notify::new(),
+            pasted: Notify::new(),
             messenger,
             redeeming: watch::Sender::new(0),
         };
@@ -219,7 +224,7 @@ impl Authorizer {
         }
         attempt.repeats += 1;
         if attempt.repeats > MAX_REPEATS {
-            return Err(refused_again(self.inner.found().as_deref(), used.is_some()));
+            return Err(self.inner.refused_again(used.is_some()));
         }
         let login = self.inner.login();
         if login.as_ref().map(|login| &login.header) != used {
@@ -236,7 +241,11 @@ impl Authorizer {
                 let granted = login.as_ref().and_then(|login| login.tokens.scope.as_ref());
                 let wanted = challenge.scope.as_deref().map(Scopes::parse);
                 attempt.authorizations += 1;
-                if attempt.authorizations > MAX_AUTHORIZATIONS || !scope::step_up_may_help(granted, wanted.as_ref()) {
+                if attempt.authorizations > MAX_AUTHORIZATIONS {
+                    self.inner.state().quiet = true;
+                    return Ok(Verdict::PassOn);
+                }
+                if !scope::step_up_may_help(granted, wanted.as_ref()) {
                     return Ok(Verdict::PassOn);
                 }
                 Job::StepUp { refused, challenge: challenge.clone() }
@@ -248,7 +257,7 @@ impl Authorizer {
                 {
                     attempt.authorizations += 1;
                     if attempt.authorizations >= MAX_AUTHORIZATIONS {
-                        return Err(refused_again(self.inner.found().as_deref(), true));
+                        return Err(self.inner.refused_again(true));
                     }
                 }
                 if refused.is_none() && !interactive {
@@ -510,6 +519,22 @@ impl Inner {
         if wanted == Opener::Auto && self.state().quiet { Opener::Quiet } else { wanted }
     }
 
+    /// A token that has just been got is refused like the one before. Nothing is to be expected of another sign-in, so a server cannot open a
+    /// tab with every request.
+    fn refused_again(&self, with_token: bool) -> AuthError {
+        self.state().quiet = true;
+        let message = if with_token {
+            "the server refuses a token that its authorization server has just given"
+        } else {
+            "the server wants a token and then does not take it"
+        };
+        let error = AuthError::new("token-refused", Mender::Server, message);
+        match self.found().and_then(|found| found.quirks().refused_token_hint) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+
     /// Takes over what another process has stored, if it is not what was refused. `true`: there is another token.
     async fn adopt(&self, refused: Option<&Secret>) -> bool {
         let Ok(contents) = self.store.snapshot().await else { return false };
@@ -558,20 +583,6 @@ fn wanted(inner: &Inner) -> AuthError {
     AuthError::new("sign-in-wanted", Mender::User, message)
         .with_fault(Fault::Denied)
         .with_hint("sign in, then try again")
-}
-
-/// A token that has just been got is refused like the one before.
-fn refused_again(found: Option<&Found>, with_token: bool) -> AuthError {
-    let message = if with_token {
-        "the server refuses a token that its authorization server has just given"
-    } else {
-        "the server wants a token and then does not take it"
-    };
-    let error = AuthError::new("token-refused", Mender::Server, message);
-    match found.and_then(|found| found.quirks().refused_token_hint) {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }
 
 fn not_stored(error: &StoreError) -> AuthError {

@@ -143,6 +143,14 @@ impl AuthError {
         self
     }
 
+    /// A fault that passes for the server has come to an end for this sign-in.
+    pub(super) fn lasting(self) -> Self {
+        match self.fault() {
+            Fault::Transient { .. } => self.with_fault(Fault::Denied).with_hint("sign in again"),
+            _ => self,
+        }
+    }
+
     pub(super) fn with_differ(mut self, expected: &str, found: &str) -> Self {
         self.inner.differ = Some((plain(expected), plain(found)));
         self

@@ -52,7 +52,7 @@ In the configuration of a client, such as Claude Desktop:
 
 Environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY; SSL_CERT_FILE, NODE_EXTRA_CA_CERTS;
   MCP_DRAWBRIDGE_STATE_DIR, where sign-ins and the outcome of earlier runs are kept; BROWSER.
-Exit codes: 0 the client ended the session, 1 failed, 2 wrong arguments.
+Exit codes: 0 done, or the client ended the session; 1 failed; 2 wrong arguments.
 "#;
 
 /// The arguments as typed. A flag that is meant once is a list too: as in mcp-remote, its first value counts.

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::thread;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -14,10 +15,12 @@ use crate::process::Ends;
 use crate::secret::SafeText;
 use crate::session::{SignIn, Wish};
 use crate::start;
-use crate::store::{CredentialStore, Store};
+use crate::store::{CredentialStore, ServerKey, Store};
 
 /// Bytes of a pasted line.
 const MAX_LINE: u64 = 32 * 1024;
+/// A sign-in that is over may have been ended well, by another process: that is seen within this time.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 /// Lines that are taken: more is no person.
 const MAX_LINES: usize = 100;
 
@@ -35,6 +38,8 @@ pub async fn run(login: &Login) -> Result<Report, Error> {
     let reads = login.paste || io::stdin().is_terminal();
     let mut lines = None;
     let mut address: Option<Box<str>> = None;
+    // What was pasted ended the sign-in, as a denial does.
+    let mut refused: Option<String> = None;
     let outcome = {
         let signing_in = authorizer.login(&headers, login.force);
         tokio::pin!(signing_in);
@@ -54,9 +59,18 @@ pub async fn run(login: &Login) -> Result<Report, Error> {
                             lines = Some(read_lines());
                         }
                     }
-                    SignIn::NotTaken { message } => say(&sentence(&message)),
+                    SignIn::NotTaken { message } => {
+                        if is_over(&store, config).await {
+                            refused = Some(sentence(&message));
+                        } else {
+                            say(&sentence(&message));
+                        }
+                    }
                     SignIn::Done | SignIn::Ended { .. } => {}
                 },
+                () = tokio::time::sleep(LAST_LOOK), if refused.is_some() => {
+                    break Err(failed(refused.unwrap_or_default()));
+                }
                 line = next(&mut lines) => match line {
                     Some(line) => authorizer.wish(Wish::Paste(line)),
                     None => lines = Some(mpsc::channel(1).1),
@@ -70,6 +84,12 @@ pub async fn run(login: &Login) -> Result<Report, Error> {
     }
     let text = success(&outcome?, config, &store);
     Ok(Report { text, failed: false })
+}
+
+/// Whether no answer is awaited any more.
+async fn is_over(store: &Store, config: &Config) -> bool {
+    let key = ServerKey { server: config.server_text.clone(), profile: config.auth.profile.clone() };
+    store.snapshot().await.is_ok_and(|contents| contents.pending(&key, now()).is_none())
 }
 
 /// The next pasted line; never, when none is read.

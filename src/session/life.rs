@@ -19,8 +19,6 @@ use bytes::Bytes;
 
 /// How long the server may take for the DELETE at the end.
 const GOODBYE: Duration = Duration::from_millis(1500);
-/// How long requests that wait for a person may hold up the end.
-const SIGN_IN_DRAIN: Duration = Duration::from_secs(2);
 /// Least time that a ping may take.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// Least pause between pings.
@@ -29,10 +27,9 @@ const PING_LEAST: Duration = Duration::from_secs(1);
 const CONNECT_LEAST: Duration = Duration::from_secs(1);
 /// How much longer a request of our own may take when a sign-in came between.
 const OWN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long messages that want no answer may hold up the end, once no request does.
-const MESSAGES_PATIENCE: Duration = Duration::from_secs(2);
-/// How long requests that wait for a sign-in may, once no other does: a browser that is signed in already answers by itself.
-const SIGN_IN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long messages that want no answer, and requests that wait for a person, may hold up the end, once no other request does. The
+/// client is gone: nobody will say yes in time, except a browser that is signed in already.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of a remembered answer.
 const MAX_REMEMBERED: usize = 256 * 1024;
 
@@ -202,7 +199,7 @@ impl Session {
             Timer::Later => self.send_later_forwards(),
             Timer::Hold => self.look_at_held(),
             Timer::SignInCall(key) => self.sign_in_call_overdue(key),
-            Timer::Messages => {}
+            Timer::Quiet => {}
             Timer::KeepAlive => self.keep_alive(),
             Timer::Own(key) => self.own_overdue(key),
             Timer::Drain => self.stop_waiting(),
@@ -327,15 +324,7 @@ impl Session {
         if drain.is_zero() {
             self.stop_waiting();
         } else {
-            let most = if self.sign_in.is_wanted() { drain.min(SIGN_IN_DRAIN) } else { drain };
-            self.timers.at(self.now + most, Timer::Drain);
-        }
-    }
-
-    /// A person is wanted, and the client is gone: nobody will say yes in time.
-    pub(super) fn hurry(&mut self) {
-        if self.closing == Some(Closing::Draining) {
-            self.timers.at(self.now + self.settings.drain.min(SIGN_IN_DRAIN), Timer::Drain);
+            self.timers.at(self.now + drain, Timer::Drain);
         }
     }
 
@@ -361,13 +350,13 @@ impl Session {
         if !waits_for_sign_in && !unsent && self.link.queue.is_empty() && self.link.later.is_empty() {
             return self.stop_waiting();
         }
-        let patience = if waits_for_sign_in { SIGN_IN_PATIENCE } else { MESSAGES_PATIENCE };
-        let until = *self.quiet_since.get_or_insert(self.now) + patience;
-        if self.now >= until {
-            self.stop_waiting();
-        } else if self.quiet_timer != Some(until) {
-            self.quiet_timer = Some(until);
-            self.timers.at(until, Timer::Messages);
+        match self.quiet_since {
+            None => {
+                self.quiet_since = Some(self.now);
+                self.timers.at(self.now + END_PATIENCE, Timer::Quiet);
+            }
+            Some(since) if self.now >= since + END_PATIENCE => self.stop_waiting(),
+            Some(_) => {}
         }
     }
 

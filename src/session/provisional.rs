@@ -57,6 +57,7 @@ impl Session {
         let version = LEGACY.iter().copied().find(|known| *known == version).unwrap_or(LAST);
         let server = &self.settings.server;
         let host = server.split('/').next().unwrap_or(server);
+        let last = self.sign_in.last.as_ref().map(|last| format!(" (the last try: {last})")).unwrap_or_default();
         let list = r#"{"listChanged":true}"#;
         let result = format!(
             "{{\"protocolVersion\":\"{version}\",\"capabilities\":{{\"tools\":{list},\"resources\":{list},\"prompts\":{list}}},\
@@ -64,7 +65,7 @@ impl Session {
             message::quote(host),
             env!("CARGO_PKG_VERSION"),
             message::quote(&format!(
-                "The user is not signed in to {server} yet: until then there is only the tool sign_in, which tells how."
+                "The user is not signed in to {server} yet{last}: until then there is only the tool sign_in, which tells how."
             )),
         );
         let answered = self.answer_early(key, &result, version == era::BATCHING);

@@ -492,7 +492,7 @@ impl Session {
         let signs_in = trouble.is_sign_in() && self.settings.can_sign_in;
         let first =
             self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Client && pending.is_handshake());
-        if signs_in && first && trouble.declined {
+        if signs_in && first && (trouble.declined || self.sign_in.is_open()) {
             // Who said no may think better of it: a client that is refused here would have to be started again.
             self.answer_provisionally(key);
         }

@@ -5,11 +5,15 @@
 //! - `initialize` is answered within its own time (S2): as in the last run, else provisionally (`provisional.rs`). It goes on as ours.
 //! - Any other request that waits for the sign-in is answered once it is older than `--hold`: `tools/list` with the one tool `sign_in`
 //!   (`sign_in_tool.rs`), the rest with an error that names the address. Its exchange is dropped; the server refused it, so nothing is lost.
+//! - A sign-in that a person was asked for and that came to nothing is no end: `initialize` is answered all the same, the reason is told, and
+//!   the tool begins another. One that could not even begin is an error that says what must be mended.
 //! - A client that takes questions with an address is asked to open it (`elicitation.rs`).
 //! - Afterwards the client is told to ask for its lists again, if it was given others than the server's.
 //!
 //! Which requests wait is known exactly: an exchange says so ([`Input::Held`](super::Input::Held)), and while one is wanted, so is what stands
 //! in the queue behind it. A slow call that the server carries out is not cut off because another request wants a sign-in.
+//!
+//! A request of the bridge's own begins no sign-in, unless the client waits for it (A5); and after the end of stdin no person is waited for.
 //!
 //! The address holds the sign-in's `state`, and what a person pastes may be redeemed for a token. Neither is ever in a log line, and
 //! what is pasted is in no message to the server.
@@ -113,6 +117,11 @@ impl SigningIn {
         matches!(self.stage, Stage::Wanted { .. })
     }
 
+    /// A person was asked, and nobody is signed in: from then on only their own wish begins another.
+    pub(super) fn is_open(&self) -> bool {
+        self.wanted_once && !matches!(self.stage, Stage::Done)
+    }
+
     /// The tool was shown, or there was reason to: what is pasted into it is ours, however late.
     pub(super) fn is_spoken_of(&self) -> bool {
         self.offered || self.wanted_once || matches!(self.stage, Stage::Ended { .. })
@@ -128,7 +137,6 @@ impl Session {
             SignIn::Wanted { url, advice } => {
                 self.sign_in.stage = Stage::Wanted { url, advice };
                 self.sign_in.wanted_once = true;
-                self.hurry();
                 self.tell_address();
                 self.elicit();
                 self.look_at(self.now);

@@ -64,15 +64,10 @@ impl Session {
             "You are not signed in to {server}, so its own tools cannot be listed yet. Call this tool without arguments to get the address \
              where the user signs in, and show that address to the user. Once signed in, the tools of {server} take the place of this one."
         );
-        let last = match &self.sign_in.stage {
-            Stage::Ended { message, .. } => Some(&**message),
-            // The address is not for a description.
-            Stage::Silent if !trouble.declined => Some(&*trouble.message),
-            Stage::Wanted { .. } => self.sign_in.last.as_deref(),
-            Stage::Silent | Stage::Done => None,
-        };
-        if let Some(last) = last {
-            description = format!("{description} The last try: {last}");
+        // The address is not for a description.
+        let cause = (!trouble.declined && !self.sign_in.is_wanted()).then_some(&*trouble.message);
+        if let Some(last) = self.sign_in.last.as_deref().or(cause) {
+            description = format!("{description} The last try: {last}.");
         }
         let argument = "Only if the browser runs on another machine and ends at a page that does not load: the whole address from its address bar.";
         let title = message::quote(&format!("Sign in to {server}"));
@@ -215,8 +210,9 @@ impl Session {
         let Stage::Wanted { url, advice } = &self.sign_in.stage else { return None };
         let server = &self.settings.server;
         let advice = if advice.is_empty() { String::new() } else { format!("\n\n{advice}") };
+        let last = self.sign_in.last.as_ref().map(|last| format!("The last try: {last}.\n\n")).unwrap_or_default();
         Some(format!(
-            "To sign in to {server}, the user opens this address in a browser:\n\n{url}{advice}\n\nIf the browser ends at a page that does not load, as \
+            "{last}To sign in to {server}, the user opens this address in a browser:\n\n{url}{advice}\n\nIf the browser ends at a page that does not load, as \
              when it runs on another machine: call sign_in again with the whole address of that page as redirect_url."
         ))
     }

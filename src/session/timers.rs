@@ -35,8 +35,8 @@ pub(super) enum Timer {
     Hold,
     /// A call of the tool `sign_in` has waited long enough for news.
     SignInCall(Key),
-    /// Messages without response have had their time after the end of stdin.
-    Messages,
+    /// What nobody answers in time has had its time after the end of stdin. That is seen to after each input.
+    Quiet,
     /// Time for a ping, if idle.
     KeepAlive,
     /// A request of our own has had its time.

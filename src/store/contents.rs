@@ -134,6 +134,9 @@ pub struct Registration {
     pub scope: Option<String>,
     /// When it was made.
     pub registered_at: u64,
+    /// The user brought the client id (`--static-oauth-client-info`). Its secret is not kept; this ties the id to its issuer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pre_registered: bool,
     #[serde(flatten)]
     #[doc(hidden)]
     pub extra: Extra,
@@ -384,7 +387,7 @@ impl Contents {
     pub fn registration(&self, issuer: &str, redirect_uri: Option<&str>, now: u64) -> Option<&Registration> {
         self.registrations
             .iter()
-            .filter(|it| it.issuer == issuer && it.secret_expires_at.is_none_or(|end| end > now))
+            .filter(|it| it.issuer == issuer && !it.pre_registered && it.secret_expires_at.is_none_or(|end| end > now))
             .filter(|it| redirect_uri.is_none_or(|wanted| it.redirect_uris.iter().any(|uri| uri == wanted)))
             .max_by_key(|it| it.registered_at)
     }
@@ -394,9 +397,10 @@ impl Contents {
         self.registrations.iter().find(|it| it.issuer == issuer && it.client_id == client_id)
     }
 
-    /// The issuer that a client id was first used with. It is shown to no other (H3).
+    /// The issuer that a client id of the user's was first used with. It is shown to no other (H3). What an authorization server gave to us says
+    /// nothing about it: a hostile one may give away the id of another's client.
     pub fn issuer_of_client(&self, client_id: &str) -> Option<&str> {
-        self.registrations.iter().find(|it| it.client_id == client_id).map(|it| &*it.issuer)
+        self.registrations.iter().find(|it| it.pre_registered && it.client_id == client_id).map(|it| &*it.issuer)
     }
 
     /// Keeps a registration instead of the one with the same issuer and client id.
@@ -404,13 +408,17 @@ impl Contents {
         self.remove_registration(&registration.issuer, &registration.client_id);
         self.registrations.push(registration);
         while self.registrations.len() > MAX_REGISTRATIONS {
+            // What ties a client of the user's goes last: no server may push it out by registrations.
             let unused = self.registrations.iter().position(|it| {
-                !self
-                    .accounts
-                    .iter()
-                    .any(|account| account.key.issuer == it.issuer && account.client_id == it.client_id)
+                !it.pre_registered
+                    && !self
+                        .accounts
+                        .iter()
+                        .any(|account| account.key.issuer == it.issuer && account.client_id == it.client_id)
             });
-            self.registrations.remove(unused.unwrap_or(0));
+            let oldest = || self.registrations.iter().position(|it| !it.pre_registered);
+            let gone = unused.or_else(oldest).unwrap_or(0);
+            self.registrations.remove(gone);
         }
     }
 
@@ -575,6 +583,7 @@ mod tests {
             token_endpoint_auth_method: None,
             scope: None,
             registered_at,
+            pre_registered: false,
             extra: Extra::default(),
         }
     }

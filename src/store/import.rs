@@ -235,6 +235,7 @@ fn registration(version: &Path, names: &[String], hash: &str, now: u64) -> Resul
         token_endpoint_auth_method: file.token_endpoint_auth_method,
         scope: file.scope,
         registered_at: file.client_id_issued_at.map_or(now, seconds).min(now),
+        pre_registered: false,
         extra: Extra::default(),
     })
 }

@@ -327,7 +327,9 @@ impl Tab {
     }
 
     fn ask(&self, request: &str, step: &Value, status: Option<u16>) {
-        let mut stream = self.connect().expect("the callback's port is open");
+        // In an old tab, the next process may not have come yet.
+        let stream = within(LIMIT, || self.connect().ok());
+        let mut stream = stream.expect("the callback's port is open");
         // Who refuses early may close before all is written.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = Vec::new();
@@ -344,10 +346,10 @@ impl Tab {
             assert_eq!(got, status, "to {shown:?}: {answer}");
         }
         self.check_page(&answer);
-        for has in step.get("has").and_then(Value::as_str) {
+        if let Some(has) = step.get("has").and_then(Value::as_str) {
             assert!(answer.contains(&self.world.fill(has)), "{has:?} is not in {answer}");
         }
-        for lacks in step.get("lacks").and_then(Value::as_str) {
+        if let Some(lacks) = step.get("lacks").and_then(Value::as_str) {
             assert!(!answer.contains(&self.world.fill(lacks)), "{lacks:?} is in {answer}");
         }
     }
@@ -369,7 +371,7 @@ impl Tab {
         for field in ["access-control-", "set-cookie", "refresh:", "server:"] {
             assert!(!lower.contains(field), "{field} is in {head}");
         }
-        assert!(!body.to_ascii_lowercase().contains("<script") && !body.contains("onerror="), "{body}");
+        assert!(!body.to_ascii_lowercase().contains("<script") && !body.contains("<img"), "{body}");
         assert!(!answer.contains(&self.code) && !answer.contains(&self.state), "the page repeats a secret: {answer}");
     }
 }

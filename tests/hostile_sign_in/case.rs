@@ -45,7 +45,8 @@ impl Case {
         cases
     }
 
-    fn read(value: Value) -> Self {
+    /// One case.
+    pub fn read(value: Value) -> Self {
         let Value::Object(mut members) = value else { panic!("a case is an object: {value}") };
         let text = |value: Option<Value>| value.map(|value| value.as_str().expect("a text").to_owned());
         let name = text(members.remove("name")).expect("a case has a name");

@@ -2,6 +2,7 @@
 //! honest, but for what the case says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -59,6 +60,8 @@ struct State {
 pub struct World {
     pub servers: HashMap<&'static str, Server>,
     pub front: Option<Front>,
+    /// A port for the callback that no other case has.
+    pub free_port: u16,
     origins: HashMap<&'static str, String>,
     state: Arc<Mutex<State>>,
 }
@@ -88,7 +91,7 @@ impl World {
             origins.lock().unwrap().insert(role, origin);
         }
         let origins = origins.lock().unwrap().clone();
-        Self { servers, front, origins, state }
+        Self { servers, front, free_port: free_port(), origins, state }
     }
 
     pub fn begin(&self, run: &Run) {
@@ -140,6 +143,17 @@ impl World {
     }
 }
 
+/// Below the range from which systems take ports for connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 24_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 4_000;
+        if ["127.0.0.1", "::1"].iter().all(|host| std::net::TcpListener::bind((*host, port)).is_ok()) {
+            return port;
+        }
+    }
+}
+
 fn fill(text: &str, origins: &HashMap<&'static str, String>) -> String {
     let mut out = text.to_owned();
     for (role, origin) in origins {
@@ -168,10 +182,7 @@ fn answer(
     if key == "as POST /token" || key == "foreign POST /token" {
         let form = form(request);
         state.verifiers.extend(form.get("code_verifier").cloned());
-        let basic = request.header("authorization").and_then(|value| value.strip_prefix("Basic "));
-        let basic =
-            basic.and_then(|text| STANDARD.decode(text).ok()).map(|pair| String::from_utf8_lossy(&pair).into_owned());
-        let basic = basic.and_then(|pair| pair.split_once(':').map(|(id, _)| id.to_owned()));
+        let basic = basic(request).and_then(|pair| pair.split_once(':').map(|(id, _)| id.to_owned()));
         let ids = form.get("client_id").cloned().into_iter().chain(basic).chain(form.get("refresh_token").cloned());
         for id in ids {
             // The user's own client is whose it was shown to first.
@@ -283,6 +294,12 @@ fn mcp(request: &Request, run: &Run, origins: &HashMap<&'static str, String>, st
         _ => json!({}),
     };
     Reply::json(200, json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string())
+}
+
+/// Client id and secret of a header (RFC 6749 section 2.3.1).
+pub fn basic(request: &Request) -> Option<String> {
+    let text = request.header("authorization")?.strip_prefix("Basic ")?;
+    Some(String::from_utf8_lossy(&STANDARD.decode(text).unwrap_or_default()).into_owned())
 }
 
 fn form(request: &Request) -> HashMap<String, String> {

@@ -350,8 +350,11 @@ fn after_a_refusal_the_client_is_still_there_and_can_try_again() {
 }
 
 #[test]
-fn a_sign_in_that_cannot_come_to_anything_is_an_error_to_initialize() {
-    let (mut d, sent) = opening();
+fn a_sign_in_that_cannot_begin_is_an_error_to_initialize() {
+    let mut d = Dialogue::new(settings());
+    d.says(&initialize("0"));
+    let sent = d.one("initialize");
+    d.is_held(&sent);
     d.sign_in_has_ended();
     d.fails(&sent, FailureKind::SignIn, true);
     assert_eq!(d.responses(), ["0 sign-in"], "it says what must be mended first");
@@ -359,6 +362,13 @@ fn a_sign_in_that_cannot_come_to_anything_is_an_error_to_initialize() {
     let sent = d.one("initialize");
     d.answers_initialize(&sent, "s1");
     assert_eq!(d.responses(), ["1"], "a later one tries again");
+    // Once a person was asked, another begins only on their own wish: so they must be able to say it.
+    let (mut d, sent) = opening();
+    d.sign_in_has_ended();
+    d.fails(&sent, FailureKind::SignIn, true);
+    let answer = d.hears_one();
+    let told = answer["result"]["instructions"].as_str().expect("an answer");
+    assert!(told.contains("access was denied") && told.contains("sign_in"), "{told}");
 }
 
 #[test]
@@ -675,7 +685,7 @@ fn after_the_end_of_stdin_a_person_is_not_waited_for() {
         }
         d.says(&call("1", "a"));
         d.input(Input::ClientGone);
-        d.passes(seconds(4));
+        d.passes(seconds(1));
         assert!(!d.exited, "a browser that is signed in already answers by itself");
         d.passes(seconds(1));
         let heard = d.hears();

@@ -11,3 +11,4 @@ mod keyring;
 mod many;
 mod renewal;
 mod rig;
+mod waiting;

@@ -193,6 +193,8 @@ impl Inner {
             // Its issuer is kept, not what the user gives with every start.
             kept.client_secret = None;
             kept.secret_expires_at = None;
+            // Without the flag it is not to be taken for one that we registered.
+            kept.redirect_uris.clear();
         }
         let keep_client = client.origin != register::Origin::MetadataDocument;
         let (key, pending, discovery) = (self.key.clone(), pending.clone(), found.record(pending.started_at));

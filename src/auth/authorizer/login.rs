@@ -126,8 +126,17 @@ fn header(tokens: &TokenSet) -> Result<HeaderValue, AuthError> {
 
 /// The client that tokens were given to. Of one whose registration nobody kept only the name is known: it is a public one.
 pub(super) fn client_of(issuer: &str, client_id: &str, contents: &Contents, options: &Options) -> Client {
-    let own = options.client_info.as_ref().filter(|own| own.client_id == client_id);
-    if let (None, Some(known)) = (own, contents.registration_of(issuer, client_id)) {
+    let known = contents.registration_of(issuer, client_id);
+    // The user's secret goes with the user's client alone, not with one that an authorization server gave the same id.
+    let is_own = |own: &&PreRegistered| {
+        own.client_id == client_id
+            && match bound(own, contents).issuer {
+                Some(bound) => bound == issuer,
+                None => known.is_none(),
+            }
+    };
+    let own = options.client_info.as_ref().filter(is_own);
+    if let (None, Some(known)) = (own, known) {
         return registered(known);
     }
     let origin = match own {
@@ -171,6 +180,7 @@ pub(super) fn registration(client: &Client, redirect_uri: &str, scope: Option<&S
         token_endpoint_auth_method: Some(client.method.name().to_owned()),
         scope: scope.map(ToString::to_string),
         registered_at: now,
+        pre_registered: client.origin == Origin::PreRegistered,
         extra: crate::store::Extra::default(),
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context, Expected, Pkce};
 use crate::auth::redirect::{self, Callback};
-use crate::auth::registration::Client;
+use crate::auth::registration::{Client, Origin};
 use crate::auth::scope::Scopes;
 use crate::secret::Secret;
 use crate::session::SignIn;
@@ -208,6 +208,13 @@ impl Inner {
                         self.wait_begins(&begun, true);
                     }
                 }
+                () = self.pasted.notified() => {
+                    let failed = self.state().pasted.take();
+                    if failed.is_some() || self.adopt(refused).await {
+                        begun.serving.close().await;
+                        return failed.map_or(Ok(()), Err);
+                    }
+                }
                 () = sleep(LOOK) => {
                     if self.adopt(refused).await {
                         begun.serving.close().await;
@@ -248,7 +255,8 @@ impl Inner {
     ) -> Outcome {
         let expected = Expected { issuer: &pending.issuer, iss_in_response: found.metadata.iss_in_response };
         let outcome = match grant::callback::judge(reply, &expected) {
-            Ok(code) => self.redeem_code(&code, pending, client, found, scope).await,
+            // A fault that passes, but the code is spent or lost: to repeat the request would help nobody, and would hide the reason.
+            Ok(code) => self.redeem_code(&code, pending, client, found, scope).await.map_err(AuthError::lasting),
             Err(error) => Err(error),
         };
         if outcome.is_err() {
@@ -320,7 +328,8 @@ impl Inner {
         let tokens = match grant::redeem(&self.http, &request, &context).await {
             Ok(tokens) => tokens,
             Err(error) => {
-                if error.fault() == Fault::ClientRejected {
+                // The user's own stays bound to its issuer.
+                if error.fault() == Fault::ClientRejected && client.origin == Origin::Dynamic {
                     let (issuer, id) = (client.issuer.clone(), client.id.clone());
                     let _ = self.store.update(move |contents| contents.remove_registration(&issuer, &id)).await;
                 }
@@ -401,10 +410,15 @@ impl Inner {
         let outcome = self.complete(reply, &pending, &client, &found, None).await;
         if outcome.is_ok() {
             self.state().found = Some(found);
-            // The work that waits for a person sees the tokens in the store and says so itself.
-            if *self.stage.borrow() == Stage::Off {
+        }
+        if *self.stage.borrow() == Stage::Off {
+            if outcome.is_ok() {
                 self.tell(SignIn::Done);
             }
+        } else {
+            // The work that waits for a person says what became of it.
+            self.state().pasted = outcome.as_ref().err().cloned();
+            self.pasted.notify_one();
         }
         outcome
     }

@@ -25,6 +25,8 @@ use crate::{
 
 /// Longest token that is taken, in bytes. A request head rarely holds more.
 pub const MAX_TOKEN: usize = 32 * 1024;
+/// Longest token type that a message repeats, in bytes: of the registered names, `DPoP` and `Bearer` are the ones in use.
+const MAX_TYPE_SHOWN: usize = 12;
 /// Longest lifetime that is believed, in seconds: ten years.
 pub const MAX_LIFETIME: u64 = 10 * 365 * 24 * 3600;
 
@@ -248,7 +250,8 @@ pub fn token_set(answer: &Answer, context: &Context<'_>) -> Result<TokenSet, Aut
         let message = format!("{what} has an access_token that cannot go into a header (RFC 6750 section 2.1)");
         return Err(refuse("token-syntax", message));
     }
-    let token_type = judge_type(document::text(body.token_type.as_ref()).unwrap_or_default(), context.dpop)?;
+    let token_type = document::text(body.token_type.as_ref()).unwrap_or_default();
+    let token_type = judge_type(token_type, context.dpop)?;
     let refresh = document::text(body.refresh_token.as_ref());
     // RFC 6749 appendix A.17.
     if refresh.is_some_and(|text| text.len() > MAX_TOKEN || !text.bytes().all(|b| matches!(b, b' '..=b'~'))) {
@@ -282,7 +285,9 @@ fn judge_type(name: &str, dpop: bool) -> Result<TokenType, AuthError> {
     }
     let message = "the token is of a type that is not understood, so it is not used (RFC 6749 section 7.1)";
     let want = if dpop { "Bearer or DPoP" } else { "Bearer" };
-    Err(AuthError::new("token-type", Mender::AuthorizationServer, message).with_differ(want, name))
+    // Who mixes up the members gives a token here.
+    let shown = if name.len() <= MAX_TYPE_SHOWN { name } else { "a longer text" };
+    Err(AuthError::new("token-type", Mender::AuthorizationServer, message).with_differ(want, shown))
 }
 
 /// RFC 6750 section 2.1: letters, digits and `-._~+/`, then any number of `=`.
