@@ -37,7 +37,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use browser::{PATIENCE, Person, Programs, tabs};
-use case::{Case, Run};
+use case::{Case, Run, text_of};
 use support::bridge::{Bridge, Setup, Transcript};
 use support::{TempDir, all_at_once, within};
 use world::{CLIENT_SECRET, HEADER_SECRET, MARK, ROLES, World, basic};
@@ -294,6 +294,13 @@ fn talk(bridge: &mut Bridge, run: &Run, person: &Person) -> Vec<Value> {
     let first = bridge.initialize();
     if wait(bridge, first) {
         bridge.initialized();
+    }
+    for paste in run.list("pastes") {
+        let text = person.fill(&text_of(&paste["text"]));
+        let id = bridge.call("sign_in", &json!({"redirect_url": text}));
+        wait(bridge, id.clone());
+        let (answer, says) = (bridge.answer(&id).to_string(), paste["says"].as_str().expect("a text"));
+        assert!(answer.contains(says), "{says:?} is not in the answer to {paste}: {answer}\n{}", bridge.report());
     }
     for call in 0..calls {
         let id = bridge.call("echo", &json!({"call": call}));

@@ -17,7 +17,7 @@ use crate::flow::{bridge, signed_in};
 use crate::support::authorization_server::{Endpoint, Protected};
 use crate::support::bridge::{Bridge, kill_own};
 use crate::support::browser::Browser;
-use crate::support::{LIMIT, TempDir, within};
+use crate::support::{LIMIT, TempDir, eventually, within};
 
 const PROCESSES: usize = 8;
 const ROUNDS: u64 = 20;
@@ -107,8 +107,12 @@ fn a_sign_in_whose_processes_are_killed() {
             // Killed between the mark that a browser is opened and its start. It is not known whether there is a tab: the user says.
             unopened += 1;
             let (bridge, _) = &mut bridges[0];
-            let id = bridge.call("sign_in", &json!({}));
-            bridge.result(&id);
+            eventually("a tab at the user's wish", || {
+                let id = bridge.call("sign_in", &json!({}));
+                bridge.result(&id);
+                std::thread::sleep(Duration::from_millis(500));
+                (!browser.tabs().is_empty()).then_some(())
+            });
         }
         for (bridge, _) in &mut bridges {
             bridge.assert_works();
