@@ -7,6 +7,7 @@
 mod support;
 
 mod flow;
+mod keyring;
 mod many;
 mod renewal;
 mod rig;

@@ -3,19 +3,21 @@
 //! In each round the access token ends, all processes get calls at the same moment, and one or two of the processes are killed: at a random
 //! moment, or exactly when the authorization server has spent the refresh token and sent its answer. Then they are started again.
 //!
+//! And the same for the sign-in itself: whoever began it is killed, and the one tab must be enough.
+//!
 //! `ROUNDS` and `SEED` (environment) choose how much and what; `scripts/many-processes` runs 200 rounds.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::flow::{bridge, signed_in};
-use crate::support::authorization_server::Protected;
+use crate::support::authorization_server::{Endpoint, Protected};
 use crate::support::bridge::{Bridge, kill_own};
 use crate::support::browser::Browser;
-use crate::support::{LIMIT, TempDir, within};
+use crate::support::{LIMIT, TempDir, eventually, within};
 
 const PROCESSES: usize = 8;
 const ROUNDS: u64 = 20;
@@ -60,6 +62,75 @@ fn owner(port: u16, bridges: &[u32]) -> Option<u32> {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
     };
     bridges.iter().copied().find(|&pid| holds(pid) || children_of(pid).into_iter().any(holds))
+}
+
+/// Processes that sign in together.
+const TOGETHER: usize = 4;
+/// One of them is killed within this time.
+const BEGUN_WITHIN_MS: u64 = 120;
+
+#[test]
+fn a_sign_in_whose_processes_are_killed() {
+    let rounds = number("ROUNDS", ROUNDS) / 2;
+    let seed = number("SEED", 1);
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let (mut killed, mut unopened, mut tabs, mut registrations, mut asked) = (0, 0, 0, 0, 0);
+    let begun = Instant::now();
+    for round in 0..rounds {
+        let server = Protected::start();
+        let home = Arc::new(TempDir::new());
+        let browser = Browser::eager(&home);
+        let start = || bridge(&server, &home).args("--initialize-timeout 4").start();
+        let mut bridges: Vec<(Bridge, Value)> = Vec::new();
+        for _ in 0..TOGETHER {
+            let mut bridge = start();
+            let id = bridge.initialize();
+            bridges.push((bridge, id));
+        }
+        std::thread::sleep(Duration::from_millis(random.below(BEGUN_WITHIN_MS)));
+        for _ in 0..=random.below(2) {
+            // The first ones more often: one of them has begun it.
+            let index = usize::try_from(random.below(TOGETHER as u64).min(random.below(TOGETHER as u64))).unwrap();
+            kill_own(bridges[index].0.pid());
+            killed += 1;
+            let mut bridge = start();
+            let id = bridge.initialize();
+            bridges[index] = (bridge, id);
+            std::thread::sleep(Duration::from_millis(random.below(BEGUN_WITHIN_MS / 4)));
+        }
+        for (bridge, id) in &mut bridges {
+            asked += 1;
+            bridge.result(id);
+            bridge.initialized();
+        }
+        if browser.tabs().is_empty() {
+            // Killed between the mark that a browser is opened and its start. It is not known whether there is a tab: the user says.
+            unopened += 1;
+            let (bridge, _) = &mut bridges[0];
+            eventually("a tab at the user's wish", || {
+                let id = bridge.call("sign_in", &json!({}));
+                bridge.result(&id);
+                std::thread::sleep(Duration::from_millis(500));
+                (!browser.tabs().is_empty()).then_some(())
+            });
+        }
+        for (bridge, _) in &mut bridges {
+            bridge.assert_works();
+        }
+        for (bridge, _) in bridges {
+            bridge.finish();
+        }
+        let counts = server.authority.counts();
+        tabs += browser.tabs().len();
+        registrations += counts.of(Endpoint::Register);
+        let seen = (browser.tabs().len(), counts.codes, counts.reused, counts.dead);
+        assert_eq!(seen, (1, 1, 0, 0), "round {round}\n{}", server.summary());
+    }
+    eprintln!(
+        "{TOGETHER} processes, {rounds} rounds (seed {seed}), {:.1} s: {asked} asked and answered, {killed} processes killed in the middle of a \
+         sign-in; {tabs} tabs, {registrations} registrations, {unopened} tabs opened at the user's wish",
+        begun.elapsed().as_secs_f32(),
+    );
 }
 
 #[derive(Default)]

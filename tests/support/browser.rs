@@ -57,8 +57,8 @@ impl Browser {
                     std::thread::sleep(POLL);
                     continue;
                 };
-                // A callback that nobody answers is what a person sees as an error page; the tab stays as it is.
-                let _ = visit(url);
+                // Nobody answers: the person sees an error page, and loads it again.
+                let _ = patiently(|| !stop.load(Ordering::Relaxed), url);
                 visited.store(done + 1, Ordering::Relaxed);
             }
         }));
@@ -99,9 +99,20 @@ fn read(tabs: &Path) -> Vec<String> {
 
 /// Loads a page and follows its redirects. `None` when nobody answers.
 pub fn visit(url: &str) -> Option<Page> {
+    patiently(|| false, url)
+}
+
+/// The same; where nobody answers, as long as `goes_on`, the same page is loaded again.
+fn patiently(goes_on: impl Fn() -> bool, url: &str) -> Option<Page> {
     let mut url = Url::parse(url).expect("the address of a tab");
     for _ in 0..MAX_HOPS {
-        let page = get(&url, "")?;
+        let page = loop {
+            match get(&url, "") {
+                Some(page) => break page,
+                None if goes_on() => std::thread::sleep(POLL),
+                None => return None,
+            }
+        };
         match &page.location {
             Some(location) if (300..400).contains(&page.status) => url = url.join(location).expect("a redirect"),
             _ => return Some(page),

@@ -103,19 +103,19 @@ impl Inner {
     }
 
     /// Says the address, and opens the browser where it may. Does not wait for the browser: one that answers at once is heard at once.
-    pub(super) fn show(self: &Arc<Self>, begun: &Begun, open: bool) {
-        self.state().address = Some(Secret::new(begun.url.as_str()));
-        let tell = |advice: &str| SignIn::Wanted { url: begun.url.as_str().into(), advice: advice.into() };
+    pub(super) fn show(self: &Arc<Self>, url: &BrowserUrl, port: u16, open: bool) {
+        self.state().address = Some(Secret::new(url.as_str()));
+        let tell = |advice: &str| SignIn::Wanted { url: url.as_str().into(), advice: advice.into() };
         if !open {
             return self.tell(tell(""));
         }
-        let plan = browser::plan_here(begun.pending.redirect_port);
+        let plan = browser::plan_here(port);
         if let browser::Plan::NotPossible { why, advice } = &plan {
             tracing::debug!("no browser: {why:?}");
             return self.tell(tell(advice));
         }
         self.tell(tell(""));
-        let (inner, url) = (Arc::clone(self), begun.url.clone());
+        let (inner, url) = (Arc::clone(self), url.clone());
         tokio::spawn(async move {
             match browser::open(&url, &plan).await {
                 browser::Outcome::Opened { program } => tracing::debug!("opened with {}", program.display()),

@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::begin::Begun;
 use super::discover::Found;
-use super::login::{Login, client_of, same};
+use super::login::{self, Login, client_of, same};
 use super::{Errand, Inner, Outcome, Stage, not_stored, now};
+use crate::auth::browser::BrowserUrl;
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context, Expected, Pkce};
@@ -136,10 +137,17 @@ impl Inner {
     }
 
     /// Until this process may sign in, or another one has.
-    async fn wait_for_turn(&self, refused: Option<&Secret>) -> Result<Turn, AuthError> {
+    async fn wait_for_turn(self: &Arc<Self>, refused: Option<&Secret>) -> Result<Turn, AuthError> {
         let mut told: Option<Secret> = None;
+        let mut wished = false;
         loop {
-            let turn = self.store.critical(&self.key, Critical::SignIn, LOOK).await;
+            let turn = tokio::select! {
+                turn = self.store.critical(&self.key, Critical::SignIn, LOOK) => turn,
+                () = self.wanted.notified() => {
+                    wished = true;
+                    Err(StoreError::Busy)
+                }
+            };
             let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
             match turn {
                 Ok(lock) => {
@@ -155,11 +163,22 @@ impl Inner {
                 return Ok(Turn::SignedIn);
             }
             // The other one's address is good for our client too.
-            let url = contents.pending(&self.key, now()).and_then(|pending| pending.authorization_url.clone());
-            if let Some(url) = url.filter(|url| told.as_ref().is_none_or(|told| !same(told, url))) {
+            let Some(pending) = contents.pending(&self.key, now()) else { continue };
+            let Some(url) = pending.authorization_url.clone() else { continue };
+            if told.as_ref().is_none_or(|told| !same(told, &url)) {
                 self.stage.send_replace(Stage::Waiting { quiet: false });
                 self.tell(SignIn::Wanted { url: url.expose().into(), advice: String::new().into() });
-                told = Some(url);
+                told = Some(url.clone());
+            }
+            // Whether the other one's browser came up, only the user knows.
+            let just_now = pending.browser_opened_at.is_some_and(|at| now() < at + OPEN_AGAIN.as_secs());
+            if std::mem::take(&mut wished)
+                && !just_now
+                && let Ok(url) = BrowserUrl::new(url.expose(), self.http.policy())
+            {
+                let mut pending = pending.clone();
+                self.mark_opened(&mut pending).await;
+                self.show(&url, pending.redirect_port, true);
             }
         }
     }
@@ -167,18 +186,24 @@ impl Inner {
     fn wait_begins(self: &Arc<Self>, begun: &Begun, open: bool) {
         if !open {
             let opened = begun.pending.browser_opened_at.is_some();
-            self.show(begun, false);
+            self.show(&begun.url, begun.pending.redirect_port, false);
             self.stage.send_replace(Stage::Waiting { quiet: !opened });
             return;
         }
         self.stage.send_replace(Stage::Waiting { quiet: false });
-        self.show(begun, true);
+        self.show(&begun.url, begun.pending.redirect_port, true);
     }
 
     async fn mark_opened(&self, pending: &mut PendingSignIn) {
         pending.browser_opened_at = Some(now());
         let (key, kept, at) = (self.key.clone(), pending.clone(), now());
-        if let Err(error) = self.store.update(move |contents| contents.put_pending(&key, kept, at)).await {
+        // Not if it has just had its answer.
+        let mark = self.store.update(move |contents| {
+            if contents.pending(&key, at).is_some_and(|pending| same(&pending.state, &kept.state)) {
+                contents.put_pending(&key, kept, at);
+            }
+        });
+        if let Err(error) = mark.await {
             tracing::debug!("the sign-in's mark: {error}");
         }
     }
@@ -274,7 +299,8 @@ impl Inner {
         found: &Found,
         scope: Option<&Scopes>,
     ) -> Outcome {
-        let errand = Errand::Exchange { code: code.expose().into(), state: pending.state.expose().into() };
+        let (code_text, state, since) = (code.expose().into(), pending.state.expose().into(), pending.started_at);
+        let errand = Errand::Exchange { code: code_text, state, since };
         match self.send_messenger(errand).await {
             Some(Ok(())) => match self.adopt(None).await {
                 true => Ok(()),
@@ -285,12 +311,19 @@ impl Inner {
         }
     }
 
-    /// The messenger's part.
-    pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret) -> Outcome {
+    /// The messenger's part. A browser that was left without an answer brings the same code again, to whoever has the port then; a code
+    /// that comes twice ends the login that it began (RFC 6749 section 4.1.2). So one messenger redeems it, and the next finds the tokens.
+    pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret, since: u64) -> Outcome {
+        let held = self.store.critical(&self.key, Critical::Redeem, ELSEWHERE).await;
+        let _held = held.map_err(|error| not_stored(&error))?;
         let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
         let pending = contents.pending(&self.key, now()).filter(|pending| same(&pending.state, state)).cloned();
         let found = contents.discovery(&self.key).and_then(|kept| self.restore(kept));
         let (Some(pending), Some(found)) = (pending, found) else {
+            let account = login::stored(&contents, &self.key, &self.server, contents.discovery(&self.key));
+            if account.is_some_and(|account| account.signed_in_at >= since) {
+                return Ok(());
+            }
             return Err(AuthError::new(NO_SIGN_IN, Mender::Nobody, "the sign-in is not in the store"));
         };
         if found.metadata.issuer.as_str() != pending.issuer {
