@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http::{HttpClient, HttpError, HttpRequest, RedirectRule, guard},
-    secret::Secret,
+    secret::{Secret, without_keys_of},
 };
 
 /// Limit for one request with its whole answer.
@@ -73,7 +73,7 @@ pub async fn get_document(
     let (answer, source) = exchange(http, request, &format!("reading {what}")).await?;
     match answer.status.as_u16() {
         200..=299 => Ok(Document::Found { bytes: answer.body, source }),
-        408 | 429 | 500.. => Err(answer.transient(&format!("reading {what} from {}", guard::shown(&source)))),
+        408 | 429 | 500.. => Err(answer.transient(&format!("reading {what} from {}", shown(&source)))),
         status => Ok(Document::Absent { status }),
     }
 }
@@ -182,7 +182,7 @@ pub async fn post(http: &HttpClient, request: &Post, doing: &str) -> Result<Answ
     if answer.status.is_redirection() {
         let status = answer.status.as_u16();
         let message =
-            format!("{doing}: {} redirects (HTTP {status}), and what was sent is for it alone", guard::shown(&source));
+            format!("{doing}: {} redirects (HTTP {status}), and what was sent is for it alone", shown(&source));
         return Err(AuthError::new("endpoint-redirect", Mender::AuthorizationServer, message));
     }
     Ok(answer)
@@ -197,6 +197,11 @@ async fn exchange(http: &HttpClient, request: HttpRequest, doing: &str) -> Resul
         Ok((Answer { status, body, retry_after }, url))
     };
     within(REQUEST_TIMEOUT, Box::pin(whole), doing).await
+}
+
+/// The MCP server's own path is part of its metadata's address, and may hold a key.
+fn shown(url: &Url) -> String {
+    without_keys_of(url, &guard::shown(url))
 }
 
 async fn within<T>(

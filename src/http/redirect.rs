@@ -16,6 +16,7 @@ use super::{
     HttpError, HttpErrorKind, RedirectRule,
     guard::{self, Policy, Purpose, Refusal},
 };
+use crate::secret::without_keys_of;
 
 /// What to do with a response.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl<'a> Walk<'a> {
         let strip = self.check_origin(&url, current)?;
         let repeats = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
         if !repeats && method != Method::GET && method != Method::HEAD {
-            let shown = guard::shown(&url);
+            let shown = for_people(&url, current);
             let message = format!("the server answers {method} with a redirect ({}) to {shown}", status.as_u16());
             return Err(HttpError::new(HttpErrorKind::Redirect, message)
                 .definite(true)
@@ -80,7 +81,7 @@ impl<'a> Walk<'a> {
         }
         self.hops += 1;
         if self.hops > self.limit {
-            let message = format!("more than {} redirects, the last to {}", self.limit, guard::shown(&url));
+            let message = format!("more than {} redirects, the last to {}", self.limit, for_people(&url, current));
             return Err(HttpError::new(HttpErrorKind::Redirect, message));
         }
         if cookie_set {
@@ -89,7 +90,7 @@ impl<'a> Walk<'a> {
             self.visited.push(current.clone());
         }
         if self.visited.contains(&url) {
-            let message = format!("the server redirects in a loop: {} comes up twice", guard::shown(&url));
+            let message = format!("the server redirects in a loop: {} comes up twice", for_people(&url, current));
             return Err(HttpError::new(HttpErrorKind::Redirect, message));
         }
         Ok(Step::Follow { url, strip })
@@ -97,13 +98,13 @@ impl<'a> Walk<'a> {
 
     /// Whether the hop may be made, and whether it leaves the origin.
     fn check_origin(&self, url: &Url, current: &Url) -> Result<bool, HttpError> {
-        let shown = guard::shown(url);
+        let shown = for_people(url, current);
         if current.scheme() == "https" && url.scheme() == "http" {
             let mut secure = url.clone();
             let hint = match secure.set_scheme("https") {
                 // Servers behind a TLS proxy that do not know of it answer so, mostly for a slash at the end.
                 Ok(()) if url.host() == current.host() => {
-                    format!("put {} into the configuration", guard::shown(&secure))
+                    format!("put {} into the configuration", for_people(&secure, current))
                 }
                 _ => "the server's owner must mend it".to_owned(),
             };
@@ -129,6 +130,11 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// A target for messages, without what may be the user's key in the URL that was asked for.
+fn for_people(url: &Url, current: &Url) -> String {
+    without_keys_of(current, &guard::shown(url))
 }
 
 /// 300, 304, 305 and 306 are not followed by anybody.
