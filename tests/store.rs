@@ -63,6 +63,7 @@ fn account(number: u64) -> Account {
             extra: Extra::default(),
         },
         signed_in_at: 1,
+        sign_in: None,
         extra: Extra::default(),
     }
 }

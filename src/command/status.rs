@@ -230,6 +230,7 @@ mod tests {
                 extra: crate::store::Extra::default(),
             },
             signed_in_at: NOW - 3 * 86_400,
+            sign_in: None,
             extra: crate::store::Extra::default(),
         }
     }

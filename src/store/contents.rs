@@ -105,9 +105,24 @@ pub struct Account {
     pub tokens: Tokens,
     /// When the person signed in.
     pub signed_in_at: u64,
+    /// Which sign-in it came of: the SHA-256 of its `state`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in: Option<String>,
     #[serde(flatten)]
     #[doc(hidden)]
     pub extra: Extra,
+}
+
+impl Account {
+    /// Notes which sign-in it came of.
+    pub fn came_of(&mut self, state: &Secret) {
+        self.sign_in = Some(fingerprint(state.expose()));
+    }
+
+    /// Whether it came of this sign-in.
+    pub fn is_of(&self, state: &Secret) -> bool {
+        self.sign_in.as_deref() == Some(&*fingerprint(state.expose()))
+    }
 }
 
 /// A client registration (RFC 7591 section 3.2.1) or another way in which an issuer knows us.
@@ -574,6 +589,7 @@ mod tests {
             client_id: "c".into(),
             tokens: tokens("a", refresh),
             signed_in_at: 1,
+            sign_in: None,
             extra: Extra::default(),
         }
     }

@@ -209,6 +209,7 @@ fn account(version: &Path, names: &[String], hash: &str, candidate: &Candidate, 
             extra: Extra::default(),
         },
         signed_in_at: obtained_at,
+        sign_in: None,
         extra: Extra::default(),
     })
 }

@@ -54,6 +54,7 @@ fn account(token: &str) -> Account {
             extra: Extra::default(),
         },
         signed_in_at: 1,
+        sign_in: None,
         extra: Extra::default(),
     }
 }

@@ -31,8 +31,6 @@ pub enum Errand {
         code: Box<str>,
         /// The sign-in's `state`.
         state: Box<str>,
-        /// When it began, in seconds since 1970: tokens that are newer came of it.
-        since: u64,
     },
 }
 
@@ -73,8 +71,8 @@ impl Authorizer {
                 Some(login) => self.inner.refresh_here(&login.key, &Secret::new(stale)).await,
                 None => Err(super::renew::ended()),
             },
-            Errand::Exchange { code, state, since } => {
-                self.inner.exchange_stored(&Secret::new(code), &Secret::new(state), since).await
+            Errand::Exchange { code, state } => {
+                self.inner.exchange_stored(&Secret::new(code), &Secret::new(state)).await
             }
         }
     }

@@ -88,15 +88,18 @@ impl Login {
         }
     }
 
-    /// For the store.
-    pub(super) fn account(&self) -> Account {
-        Account {
+    /// For the store: what came of the sign-in with this `state`.
+    pub(super) fn account_of(&self, state: &Secret) -> Account {
+        let mut account = Account {
             key: self.key.clone(),
             client_id: self.client.id.clone(),
             tokens: self.tokens(),
             signed_in_at: self.obtained_at,
+            sign_in: None,
             extra: crate::store::Extra::default(),
-        }
+        };
+        account.came_of(state);
+        account
     }
 
     /// Whether the access token has ended. One whose end nobody told never has.

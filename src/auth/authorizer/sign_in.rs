@@ -310,8 +310,7 @@ impl Inner {
         found: &Found,
         scope: Option<&Scopes>,
     ) -> Outcome {
-        let (code_text, state, since) = (code.expose().into(), pending.state.expose().into(), pending.started_at);
-        let errand = Errand::Exchange { code: code_text, state, since };
+        let errand = Errand::Exchange { code: code.expose().into(), state: pending.state.expose().into() };
         match self.send_messenger(errand).await {
             Some(Ok(())) => match self.adopt(None).await {
                 true => Ok(()),
@@ -324,7 +323,7 @@ impl Inner {
 
     /// The messenger's part. A browser that was left without an answer brings the same code again, to whoever has the port then; a code
     /// that comes twice ends the login that it began (RFC 6749 section 4.1.2). So one messenger redeems it, and the next finds the tokens.
-    pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret, since: u64) -> Outcome {
+    pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret) -> Outcome {
         let held = self.store.critical(&self.key, Critical::Redeem, ELSEWHERE).await;
         let _held = held.map_err(|error| not_stored(&error))?;
         let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
@@ -332,7 +331,7 @@ impl Inner {
         let found = contents.discovery(&self.key).and_then(|kept| self.restore(kept));
         let (Some(pending), Some(found)) = (pending, found) else {
             let account = login::stored(&contents, &self.key, &self.server, contents.discovery(&self.key));
-            if account.is_some_and(|account| account.signed_in_at >= since) {
+            if account.is_some_and(|account| account.is_of(state)) {
                 return Ok(());
             }
             return Err(AuthError::new(NO_SIGN_IN, Mender::Nobody, "the sign-in is not in the store"));
@@ -387,7 +386,7 @@ impl Inner {
         };
         let login = Login::new(key, client.clone(), tokens, requested, now())?;
         let (server, account, discovery, at) =
-            (self.key.clone(), login.account(), found.record(now()), login.obtained_at);
+            (self.key.clone(), login.account_of(&pending.state), found.record(now()), login.obtained_at);
         let stored = self.store.update(move |contents| {
             contents.put_account(account, at);
             contents.put_discovery(&server, discovery);
