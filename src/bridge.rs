@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::framing::Frame;
 use crate::message::Id;
 use crate::process::{Ends, Parent};
+use crate::secret::PERSON;
 use crate::session::{Action, ExchangeId, Input, Level, Memory, Session, SignIn};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
@@ -201,9 +202,9 @@ fn line(frame: Frame, limit: usize) -> Input {
 /// The address is always said, also where a browser was opened: it may be the wrong one, or out of sight.
 fn tell(url: &str, advice: &str) {
     if advice.is_empty() {
-        tracing::info!("Sign in with the browser. If no page has opened, open this address: {url}");
+        tracing::info!(target: PERSON, "Sign in with the browser. If no page has opened, open this address: {url}");
     } else {
-        tracing::info!("Sign in with a browser at this address: {url}\n{advice}");
+        tracing::info!(target: PERSON, "Sign in with a browser at this address: {url}\n{advice}");
     }
 }
 

@@ -162,7 +162,7 @@ pub enum RedirectRule {
     SameOrigin,
     /// For metadata: anywhere that the policy allows, and without credentials, cookies and custom headers on another origin.
     CrossOriginWithoutCredentials,
-    /// A redirect is handed back as it came.
+    /// For what is posted to endpoints: a redirect is handed back as it came. Without cookies.
     Never,
 }
 
@@ -270,7 +270,9 @@ impl HttpClient {
             // A compressor between us and the server would hold events back.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        let with_cookies = inner.options.cookies && redirects != RedirectRule::CrossOriginWithoutCredentials;
+        // Cookies are the user's at the server. An authorization server may name any address as its endpoint, also one of the MCP server's
+        // where a cookie would make our request the user's (CWE-352).
+        let with_cookies = inner.options.cookies && redirects == RedirectRule::SameOrigin;
         let mut walk = Walk::new(&inner.policy, redirects, inner.options.max_redirects);
         loop {
             let mut outgoing = headers.clone();

@@ -23,7 +23,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::cli::{self, LogFormat, LogOptions, UsageError};
-use crate::secret::SafeText;
+use crate::secret::{PERSON, SafeText};
 use line::{Line, Style};
 use sink::Sink;
 
@@ -60,21 +60,22 @@ pub fn init(options: &LogOptions) -> Result<LogGuard, UsageError> {
         let style = Style { format: options.format, time: options.format == LogFormat::Json };
         sinks.push(Sink::new(style, Box::new(io::stderr())));
     }
+    let screen = sinks.clone();
     if let Some(path) = &options.file {
         let style = Style { format: options.format, time: true };
         sinks.push(Sink::new(style, Box::new(open(path)?)));
     }
     if !sinks.is_empty() {
         // An error says that a log is there already: see above.
-        let _ = tracing::subscriber::set_global_default(subscriber(options.debug, sinks.clone()));
+        let _ = tracing::subscriber::set_global_default(subscriber(options.debug, sinks.clone(), screen));
     }
     Ok(LogGuard { sinks })
 }
 
-fn subscriber(debug: bool, sinks: Vec<Sink>) -> impl Subscriber + Send + Sync {
+fn subscriber(debug: bool, sinks: Vec<Sink>, screen: Vec<Sink>) -> impl Subscriber + Send + Sync {
     let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
     let filter = Targets::new().with_target(TARGET, level);
-    tracing_subscriber::registry().with(filter).with(Lines { sinks })
+    tracing_subscriber::registry().with(filter).with(Lines { sinks, screen })
 }
 
 fn open(path: &Path) -> Result<File, UsageError> {
@@ -94,12 +95,15 @@ fn open(path: &Path) -> Result<File, UsageError> {
 /// Hands each event to the sinks as a line.
 struct Lines {
     sinks: Vec<Sink>,
+    /// Those that a person reads now.
+    screen: Vec<Sink>,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let line = Line::read(event);
-        for sink in &self.sinks {
+        let sinks = if event.metadata().target() == PERSON { &self.screen } else { &self.sinks };
+        for sink in sinks {
             sink.send(&line);
         }
     }
@@ -127,7 +131,7 @@ mod tests {
     fn logged(debug: bool, format: LogFormat, events: impl FnOnce()) -> String {
         let memory = Memory::default();
         let sink = Sink::new(Style { format, time: false }, Box::new(memory.clone()));
-        tracing::subscriber::with_default(subscriber(debug, vec![sink.clone()]), events);
+        tracing::subscriber::with_default(subscriber(debug, vec![sink.clone()], vec![sink.clone()]), events);
         drop(LogGuard { sinks: vec![sink] });
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -151,6 +155,22 @@ mod tests {
     fn levels_and_other_crates_are_left_out() {
         assert_eq!(messages(&logged(false, LogFormat::Text, events)), ["four", "three", "two"]);
         assert_eq!(messages(&logged(true, LogFormat::Text, events)), ["four", "three", "two", "one"]);
+    }
+
+    #[test]
+    fn what_is_for_the_person_is_on_the_screen_alone() {
+        let (screen, file) = (Memory::default(), Memory::default());
+        let style = Style { format: LogFormat::Text, time: false };
+        let sink = |memory: &Memory| Sink::new(style, Box::new(memory.clone()));
+        let (on_screen, in_file) = (sink(&screen), sink(&file));
+        let all = vec![on_screen.clone(), in_file];
+        tracing::subscriber::with_default(subscriber(false, all.clone(), vec![on_screen]), || {
+            tracing::info!(target: PERSON, "address");
+            tracing::info!("two");
+        });
+        drop(LogGuard { sinks: all });
+        let text = |memory: &Memory| String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        assert_eq!((messages(&text(&screen)), messages(&text(&file))), (vec!["address", "two"], vec!["two"]));
     }
 
     #[test]

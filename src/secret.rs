@@ -9,6 +9,10 @@ use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+/// Target of log events for the person before the screen alone: the address of a sign-in holds its `state`. They are not written to
+/// `--log-file`, which may be passed on.
+pub const PERSON: &str = "mcp_drawbridge::person";
+
 /// Characters of foreign text that are shown at most.
 pub const MAX_TEXT_CHARS: usize = 200;
 

@@ -236,7 +236,7 @@ fn a_denial_that_is_pasted_ends_it_soon() {
     let begun = Instant::now();
     let printed = home.sign_in(&server.url(), &[]);
     assert_eq!((printed.code, &*printed.out), (Some(1), ""), "{}", printed.err);
-    assert!(printed.err.contains("mcp-drawbridge: The sign-in was denied"), "{}", printed.err);
+    assert!(printed.err.contains("mcp-drawbridge: the sign-in was denied"), "{}", printed.err);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 

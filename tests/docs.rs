@@ -43,8 +43,8 @@ fn every_kind_of_error_has_its_row_in_the_readme() {
 
 /// All that `data.kind` can hold, read off the source: literals at the places where an error is made.
 fn kinds() -> BTreeSet<String> {
-    use FailureKind::{Connect, Cut, Dns, Malformed, Policy, Proxy, Redirect, Timeout, Tls, TooLarge};
-    let of_failures = [Dns, Connect, Tls, Proxy, Timeout, Cut, TooLarge, Redirect, Policy, Malformed];
+    use FailureKind::{Connect, Cut, Dns, Malformed, Policy, Proxy, Redirect, SignIn, Timeout, Tls, TooLarge};
+    let of_failures = [Dns, Connect, Tls, Proxy, Timeout, Cut, TooLarge, Redirect, Policy, SignIn, Malformed];
     let mut kinds: BTreeSet<String> = of_failures.iter().map(|kind| kind.word().to_owned()).collect();
     for (_, text) in sources() {
         for before in ["Trouble::new(", ".kind = ", "data(", "kind\\\":"] {
@@ -112,6 +112,41 @@ fn links_and_files_are_there() {
             assert!(places.iter().any(|place| place.exists()), "{document} names {name}, which is not there");
         }
     }
+}
+
+#[test]
+fn every_threat_that_is_tested_is_told_and_every_rule_that_is_told_exists() {
+    let text = read("docs/security.md");
+    let sources: String = sources().into_iter().map(|(_, text)| text).collect();
+    let (mut told, mut rules, mut column) = (BTreeSet::new(), 0, None);
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if cells[1] == "#" {
+            column = cells.iter().position(|cell| *cell == "rules");
+        }
+        let Ok(number) = cells[1].parse::<u32>() else { continue };
+        assert!(told.insert(number), "threat {number} is told twice");
+        assert!(cells.len() >= 6 && cells.iter().skip(2).take(2).all(|cell| !cell.is_empty()), "{line}");
+        for rule in column.map(|at| cells[at]).unwrap_or_default().split('`').skip(1).step_by(2) {
+            assert!(sources.contains(&format!("\"{rule}\"")), "no such rule: {rule}");
+            rules += 1;
+        }
+    }
+    assert_eq!(told, (1..=63).collect(), "the threats");
+    assert!(rules > 30, "{rules}");
+    let mut tested: BTreeSet<u32> = (1..=43).chain([60, 62, 63]).chain(46..=56).collect();
+    for (folder, before) in [("fixtures/hostile-sign-in", "\"name\": \"row "), ("fixtures/hostile", "\nrow ")] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            for rest in text.split(before).skip(1) {
+                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                let row = digits.parse().unwrap();
+                assert!(told.contains(&row), "{folder} has row {row}");
+                tested.remove(&row);
+            }
+        }
+    }
+    assert!(tested.is_empty(), "no case for {tested:?}");
 }
 
 /// `http/guard.rs`, `tests/peers/`, `scripts/test`; not `Cargo.lock` in a home directory, nor a command with arguments.

@@ -708,6 +708,26 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_the_users_is_bound_whatever_servers_register() {
+        let mut contents = Contents::default();
+        // A hostile authorization server gives away the id first.
+        contents.put_registration(registration("https://evil.test", "mine", "u", 0));
+        assert_eq!(contents.issuer_of_client("mine"), None);
+        let mut own = registration("https://as.test", "mine", "u", 1);
+        own.pre_registered = true;
+        contents.put_registration(own);
+        for turn in 0..=MAX_REGISTRATIONS {
+            contents.put_registration(registration("https://evil.test", &format!("x{turn}"), "u", 2));
+        }
+        assert_eq!(contents.issuer_of_client("mine"), Some("https://as.test"));
+        // Without the user's word it is nobody's to use.
+        assert!(contents.registration("https://as.test", None, 3).is_none());
+        let kept = serde_json::to_string(&contents).unwrap();
+        let again: Contents = serde_json::from_str(&kept).unwrap();
+        assert_eq!(again.issuer_of_client("mine"), Some("https://as.test"));
+    }
+
+    #[test]
     fn a_pending_sign_in_is_answered_once_and_ends() {
         let mut contents = Contents::default();
         contents.put_pending(&server("a"), pending("s1", 100), 100);

@@ -139,6 +139,16 @@ impl Person {
         Self { seen, done, thread: Some(thread) }
     }
 
+    /// A text with what the last tab knows: `{code}`, `{state}`, `{redirect}`.
+    pub fn fill(&self, text: &str) -> String {
+        let seen = self.seen.lock().unwrap();
+        let redirect = seen.urls.last().and_then(|url| url.query_pairs().find(|(name, _)| name == "redirect_uri"));
+        let redirect = redirect.map(|(_, value)| value.into_owned()).unwrap_or_default();
+        text.replace("{code}", seen.codes.last().map_or("", |code| code))
+            .replace("{state}", seen.states.last().map_or("", |state| state))
+            .replace("{redirect}", &redirect)
+    }
+
     /// Whether something went wrong already.
     pub fn complains(&self) -> bool {
         !self.seen.lock().unwrap().wrong.is_empty()

@@ -88,9 +88,9 @@ impl Case {
 
 /// What a run may say.
 #[rustfmt::skip]
-const MEMBERS: [&str; 23] = [
+const MEMBERS: [&str; 24] = [
     "about", "before", "pause", "revoked", "bridges", "dies", "old_tab",
-    "args", "env", "server", "challenge", "resource", "metadata", "expires_in", "replies", "browser", "calls",
+    "args", "env", "server", "challenge", "resource", "metadata", "expires_in", "replies", "browser", "pastes", "calls",
     "want", "says", "asks", "counts", "tabs", "url",
 ];
 

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use browser::{PATIENCE, Person, Programs, tabs};
-use case::{Case, Run};
+use case::{Case, Run, text_of};
 use support::bridge::{Bridge, Setup, Transcript};
 use support::{TempDir, all_at_once, within};
 use world::{CLIENT_SECRET, HEADER_SECRET, MARK, ROLES, World, basic};
@@ -209,13 +209,12 @@ fn prepare(run: &Run, home: &Path) {
             set(&state, 0o777);
         }
         Some("open files") => {
-            let names = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-            // The lock is opened only by who writes.
-            for path in files(&state)
-                .iter()
-                .filter(|path| !names(path).ends_with(".lock") && names(path).starts_with("credentials"))
-            {
-                set(path, 0o666);
+            for path in files(&state) {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                // A lock is opened only by who writes.
+                if name == "credentials" || name.starts_with("credentials.key-") {
+                    set(&path, 0o666);
+                }
             }
         }
         Some("half of the credentials") => {
@@ -296,6 +295,13 @@ fn talk(bridge: &mut Bridge, run: &Run, person: &Person) -> Vec<Value> {
     if wait(bridge, first) {
         bridge.initialized();
     }
+    for paste in run.list("pastes") {
+        let text = person.fill(&text_of(&paste["text"]));
+        let id = bridge.call("sign_in", &json!({"redirect_url": text}));
+        wait(bridge, id.clone());
+        let (answer, says) = (bridge.answer(&id).to_string(), paste["says"].as_str().expect("a text"));
+        assert!(answer.contains(says), "{says:?} is not in the answer to {paste}: {answer}\n{}", bridge.report());
+    }
     for call in 0..calls {
         let id = bridge.call("echo", &json!({"call": call}));
         wait(bridge, id);
@@ -373,6 +379,11 @@ fn check_origins(case: &Case, run: &Run, world: &World) {
                 assert!(request.header("cookie").is_none(), "a cookie went to {role}");
                 assert!(request.header("referer").is_none(), "a referer went to {role}");
             }
+            if role == "mcp" && path.starts_with("/register") {
+                // An authorization server may name any address, also one where cookies and headers would make it the user's.
+                lacks(HEADER_SECRET, "the user's header");
+                assert!(request.header("cookie").is_none(), "a cookie went to {path}");
+            }
             let is_token_endpoint = matches!(role, "as" | "foreign") && path == "/token" && request.method == "POST";
             if role != "as" {
                 lacks(CLIENT_SECRET, "the client secret of another issuer");
@@ -420,6 +431,7 @@ fn check_secrets(world: &World, codes: &[String], states: &[String], transcript:
     // The state goes to the person, by way of the browser and of stderr. It is for nobody else.
     for state in states {
         assert!(!environment.contains(state.as_str()), "the state is in the browser's environment");
+        assert!(!log.contains(state.as_str()), "the state is in the log file:\n{log}");
         for line in transcript.stderr.lines().filter(|line| line.contains(state.as_str())) {
             assert!(
                 line.contains("open this address") || line.contains("at this address"),

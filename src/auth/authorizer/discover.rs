@@ -113,7 +113,9 @@ impl Inner {
             }
             None if kept.resource_metadata.is_none() => {
                 let guessed = issuer::default_endpoints(&self.server, policy).ok()?;
-                (guessed.issuer.as_str() == kept.issuer).then_some(guessed)?
+                // A document that is too large to be kept may have said otherwise.
+                let same_endpoint = kept.token_endpoint.as_deref() == Some(guessed.token_endpoint.as_str());
+                (guessed.issuer.as_str() == kept.issuer && same_endpoint).then_some(guessed)?
             }
             None => return None,
         };
