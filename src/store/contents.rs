@@ -236,6 +236,9 @@ pub struct Server {
     /// The sign-in that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingSignIn>,
+    /// When the last sign-in came to nothing: denied, or run out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in_ended_at: Option<u64>,
     #[serde(flatten)]
     #[doc(hidden)]
     pub extra: Extra,
@@ -465,6 +468,19 @@ impl Contents {
         }
     }
 
+    /// Ends the sign-in under way without a token, so that the processes that wait for it know that a person had it.
+    pub fn end_sign_in(&mut self, key: &ServerKey, now: u64) {
+        self.change_server(key, |server| {
+            server.pending = None;
+            server.sign_in_ended_at = Some(now);
+        });
+    }
+
+    /// When the last sign-in of a server came to nothing.
+    pub fn sign_in_ended_at(&self, key: &ServerKey) -> Option<u64> {
+        self.server(key)?.sign_in_ended_at
+    }
+
     fn server(&self, key: &ServerKey) -> Option<&Server> {
         self.servers.iter().find(|server| server.key == *key)
     }
@@ -474,7 +490,13 @@ impl Contents {
         let known = self.servers.iter().position(|server| server.key == *key);
         let mut server = match known {
             Some(position) => self.servers.remove(position),
-            None => Server { key: key.clone(), discovery: None, pending: None, extra: Extra::default() },
+            None => Server {
+                key: key.clone(),
+                discovery: None,
+                pending: None,
+                sign_in_ended_at: None,
+                extra: Extra::default(),
+            },
         };
         change(&mut server);
         self.servers.push(server);

@@ -258,6 +258,31 @@ fn sign_in_by_tool(bridge: &mut Bridge) {
 }
 
 #[test]
+fn a_sign_in_that_is_denied_is_denied_in_all_windows() {
+    let server = Protected::start();
+    let home = Arc::new(TempDir::new());
+    let browser = Browser::idle(&home);
+    server.authority.deny(true);
+    let mut windows: Vec<Bridge> = (0..4).map(|_| bridge(&server, &home).start()).collect();
+    let ids: Vec<_> = windows.iter_mut().map(Bridge::initialize).collect();
+    let tab = browser.tab(1);
+    // All of them know of it.
+    for window in &windows {
+        eventually("the address on stderr", || window.stderr().contains("/authorize?").then_some(()));
+    }
+    browser::visit(&tab).expect("the page");
+    for (window, id) in windows.iter_mut().zip(&ids) {
+        window.result(id);
+        let id = window.request("resources/list", &json!({}));
+        assert_eq!(window.error(&id)["data"]["kind"], "sign-in");
+    }
+    assert_eq!(browser.tabs().len(), 1, "one no is enough");
+    for window in windows {
+        window.finish();
+    }
+}
+
+#[test]
 fn more_scope_is_asked_for_when_a_tool_wants_it() {
     let server = Protected::start();
     let home = signed_in(&server);

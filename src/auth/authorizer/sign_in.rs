@@ -140,6 +140,8 @@ impl Inner {
     async fn wait_for_turn(self: &Arc<Self>, refused: Option<&Secret>) -> Result<Turn, AuthError> {
         let mut told: Option<Secret> = None;
         let mut wished = false;
+        let mut waited = false;
+        let before = self.store.snapshot().await.map_err(|error| not_stored(&error))?.sign_in_ended_at(&self.key);
         loop {
             let turn = tokio::select! {
                 turn = self.store.critical(&self.key, Critical::SignIn, LOOK) => turn,
@@ -149,6 +151,14 @@ impl Inner {
                 }
             };
             let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
+            let ended = contents.sign_in_ended_at(&self.key);
+            if waited && ended.is_some() && ended != before && !self.adopt(refused).await {
+                // A person had it and said no, or is not there: each window in turn would ask again.
+                self.stage.send_replace(Stage::Waiting { quiet: false });
+                return Err(AuthError::new("sign-in-ended", Mender::User, "the sign-in was ended in another window")
+                    .with_fault(Fault::Denied)
+                    .with_hint("sign in again"));
+            }
             match turn {
                 Ok(lock) => {
                     if self.adopt(refused).await {
@@ -156,7 +166,7 @@ impl Inner {
                     }
                     return Ok(Turn::Ours(lock, Box::new(contents)));
                 }
-                Err(StoreError::Busy) => {}
+                Err(StoreError::Busy) => waited = true,
                 Err(error) => return Err(not_stored(&error)),
             }
             if self.adopt(refused).await {
@@ -166,8 +176,9 @@ impl Inner {
             let Some(pending) = contents.pending(&self.key, now()) else { continue };
             let Some(url) = pending.authorization_url.clone() else { continue };
             if told.as_ref().is_none_or(|told| !same(told, &url)) {
-                self.stage.send_replace(Stage::Waiting { quiet: false });
+                self.state().address = Some(url.clone());
                 self.tell(SignIn::Wanted { url: url.expose().into(), advice: String::new().into() });
+                self.stage.send_replace(Stage::Waiting { quiet: pending.browser_opened_at.is_none() });
                 told = Some(url.clone());
             }
             // Whether the other one's browser came up, only the user knows.
@@ -392,8 +403,8 @@ impl Inner {
     }
 
     async fn forget_pending(&self) {
-        let key = self.key.clone();
-        if let Err(error) = self.store.update(move |contents| contents.remove_pending(&key)).await {
+        let (key, at) = (self.key.clone(), now());
+        if let Err(error) = self.store.update(move |contents| contents.end_sign_in(&key, at)).await {
             tracing::debug!("the sign-in's end: {error}");
         }
     }
