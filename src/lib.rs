@@ -19,6 +19,7 @@ pub mod auth;
 pub mod bridge;
 pub mod cli;
 pub mod era;
+pub mod eras;
 pub mod framing;
 #[doc(hidden)]
 pub mod fuzz;

@@ -33,7 +33,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
     ],
     &[("store::contents", Pure), ("store::secret_text", Pure), ("store::md5", Pure)],
     &[("session", Pure), ("http", Doing), ("store", Doing)],
-    &[("auth", Doing)],
+    &[("auth", Doing), ("eras", Pure)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
     &[("log", Doing), ("bridge", Doing)],
     &[("start", Doing)],
