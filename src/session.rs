@@ -21,7 +21,7 @@
 //! `link.rs`, its loss in `gone.rs` and `renewal.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
 //! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`, their parameters in headers in `mirrored.rs`; what tells the server's era in `era_news.rs`.
 
-mod batch;
+pub(crate) mod batch;
 mod client;
 mod era_news;
 mod forward;

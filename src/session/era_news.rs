@@ -11,11 +11,11 @@ use serde::Deserialize;
 
 use super::gone::{rpc_code, says_session_gone};
 use super::life::Closing;
-use super::link::Item;
+use super::link::{self, Item, Phase};
 use super::pending::{Key, Origin};
 use super::{Action, Input, Level, Memory, Remembered, Session};
 use crate::era::{self, Era};
-use crate::message::Outcome;
+use crate::message::{self, Outcome};
 
 /// A server said that it is of the other era.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,6 +114,24 @@ impl Session {
         let Some((requested, result)) = answer else { return };
         std::mem::swap(&mut self.out, actions);
         self.keep(Memory { transport, requested, result, refuses });
+        std::mem::swap(&mut self.out, actions);
+    }
+
+    /// Opens a legacy session on behalf of a client that believes in one already, as after a loss (C2).
+    pub fn adopt(&mut self, now: Duration, adopted: Adopted, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        std::mem::swap(&mut self.out, actions);
+        self.restart_link();
+        self.link.requested = link::requested_version(&adopted.initialize);
+        self.link.initialize = Some(adopted.initialize);
+        self.link.known = Some(adopted.result);
+        self.link.initialized = adopted.initialized.then(|| message::notification("notifications/initialized"));
+        self.link.log_level = adopted.log_level;
+        self.link.subscriptions =
+            adopted.subscriptions.into_iter().filter_map(|text| Some((link::uri(&text)?, text))).collect();
+        self.link.announce = true;
+        self.link.phase = Phase::Lost;
+        self.reopen();
         std::mem::swap(&mut self.out, actions);
     }
 
