@@ -205,7 +205,7 @@ impl Hands {
     fn carry_out(&mut self, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
             match action {
-                Action::Write(line) => self.output.push(line),
+                Action::Write(line) | Action::WriteAbout(_, line) => self.output.push(line),
                 Action::Start(exchange, outgoing) => {
                     tracing::debug!("exchange {exchange}: {outgoing}");
                     let handle = self.transport.start(exchange, outgoing);

@@ -59,8 +59,8 @@ use self::batch::Batches;
 use self::era_news::Watch;
 use self::forward::Forwards;
 use self::link::Link;
-use self::pending::{Counted, Key, Pending};
-use self::server::ServerRequests;
+use self::pending::{Counted, Key, Origin, Pending};
+use self::server::{ServerRequests, Source};
 use self::timers::Timers;
 use self::tools::Tools;
 
@@ -284,6 +284,8 @@ impl FailureKind {
 pub enum Action {
     /// Write this line to the client (without its line feed).
     Write(Bytes),
+    /// The same, for a request or a notification of the server that came on the answer stream of this request of the client.
+    WriteAbout(Id, Bytes),
     /// Begin an HTTP exchange.
     Start(ExchangeId, Outgoing),
     /// Drop an exchange: close its stream; nothing more is heard of it.
@@ -503,6 +505,17 @@ impl Session {
     fn write(&mut self, line: Bytes) {
         self.last_activity = self.now;
         self.out.push(Action::Write(message::one_line(line)));
+    }
+
+    /// The same, for something that the server said of its own accord.
+    fn write_about(&mut self, from: Source, line: Bytes) {
+        let owner = match from {
+            Source::Answer(key) => self.pending.get(&key).filter(|owner| owner.origin == Origin::Client),
+            Source::Stream | Source::Spent => None,
+        };
+        let Some(about) = owner.map(|owner| owner.id.clone()) else { return self.write(line) };
+        self.last_activity = self.now;
+        self.out.push(Action::WriteAbout(about, message::one_line(line)));
     }
 
     /// Begins an exchange and notes what it is for.

@@ -53,6 +53,11 @@ pub trait Translator: std::fmt::Debug {
     /// The session wrote a line for its client. What is not the translator's business goes to the client as it is.
     fn server_line(&mut self, now: Duration, line: Bytes, effects: &mut Effects);
 
+    /// The same, for a request or notification of the server that came on the answer stream of the session's request with this id.
+    fn server_line_about(&mut self, now: Duration, _about: &Id, line: Bytes, effects: &mut Effects) {
+        self.server_line(now, line, effects);
+    }
+
     /// The server refused this line of ours, or of the client, in a way that says that it is of the other era. It has no response, and
     /// the session has forgotten it.
     fn refused(&mut self, now: Duration, line: Bytes, effects: &mut Effects);

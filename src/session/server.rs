@@ -195,7 +195,7 @@ impl Session {
         match message {
             Message::Response(response) => self.server_response(from, &response, text),
             Message::Request(request) => self.server_request(from, &request, text),
-            Message::Notification(notification) => self.server_notification(&notification, text),
+            Message::Notification(notification) => self.server_notification(from, &notification, text),
         }
     }
 
@@ -296,10 +296,10 @@ impl Session {
             Some(renamed) => message::with_id(&text, &renamed).unwrap_or(text),
             None => text,
         };
-        self.write(text);
+        self.write_about(from, text);
     }
 
-    fn server_notification(&mut self, notification: &Notification<'_>, text: Bytes) {
+    fn server_notification(&mut self, from: Source, notification: &Notification<'_>, text: Bytes) {
         let mut text = text;
         match &*notification.method {
             "notifications/tools/list_changed" => self.tools.forget(),
@@ -317,7 +317,7 @@ impl Session {
             }
             _ => {}
         }
-        self.write(text);
+        self.write_about(from, text);
     }
 
     /// The session is gone: what it asked can no longer be answered.

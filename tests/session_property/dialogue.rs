@@ -300,7 +300,9 @@ impl Dialogue {
         self.session.handle(self.now, input, &mut self.actions);
         for action in self.actions.drain(..) {
             match action {
-                Action::Write(line) => self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8")),
+                Action::Write(line) | Action::WriteAbout(_, line) => {
+                    self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8"))
+                }
                 Action::Start(exchange, outgoing) => self.sent.push(Sent { exchange, outgoing }),
                 Action::Abort(exchange) => {
                     self.sent.retain(|sent| sent.exchange != exchange);
