@@ -7,6 +7,8 @@
 //! Sources: JSON-RPC 2.0 §4 to §6; MCP 2025-11-25 "Base Protocol" (ids are strings or integers, never null);
 //! MCP 2025-03-26 "Batching".
 
+pub mod splice;
+
 use std::borrow::Cow;
 use std::fmt;
 

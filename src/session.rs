@@ -19,16 +19,18 @@
 //! The rooms: the client's lines in `client.rs`, what wants no answer in `forward.rs`, server messages in `server.rs`; how
 //! exchanges end and what is repeated in `recovery.rs` and `resume.rs`, with the error texts in `trouble.rs`; the legacy session in
 //! `link.rs`, its loss in `gone.rs` and `renewal.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
-//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`.
+//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`, their parameters in headers in `mirrored.rs`; what tells the server's era in `era_news.rs`.
 
-mod batch;
+pub(crate) mod batch;
 mod client;
+mod era_news;
 mod forward;
 mod gone;
 mod http_sse;
 mod life;
 mod link;
 mod listen;
+mod mirrored;
 mod pending;
 mod recovery;
 mod renewal;
@@ -48,11 +50,13 @@ use crate::era::ModernHeaders;
 use crate::message::{self, Id};
 use crate::sse;
 
+pub use self::era_news::{Adopted, EraNews};
 pub use self::life::{Memory, Remembered};
 pub use self::sign_in::{SignIn, Wish};
 pub use self::tools::ToolRules;
 
 use self::batch::Batches;
+use self::era_news::Watch;
 use self::forward::Forwards;
 use self::link::Link;
 use self::pending::{Counted, Key, Origin, Pending};
@@ -411,6 +415,7 @@ pub struct Session {
     server_requests: ServerRequests,
     memory: Option<Memory>,
     closing: Option<life::Closing>,
+    watch: Watch,
     last_activity: Duration,
     last_exchange: ExchangeId,
     last_key: u64,
@@ -438,6 +443,7 @@ impl Session {
             server_requests: ServerRequests::default(),
             memory,
             closing: None,
+            watch: Watch::default(),
             last_activity: Duration::ZERO,
             last_exchange: 0,
             last_key: 0,

@@ -102,7 +102,7 @@ mod tests {
         let file = StateFile::new(&directory, &url, "");
         assert_eq!(file.load(), None);
         let memory =
-            Memory { transport: Remembered::HttpSse, requested: "2025-11-25".into(), result: "{\"a\":1e400}".into() };
+            Memory { transport: Remembered::HttpSse, requested: "2025-11-25".into(), result: "{\"a\":1e400}".into(), refuses: None };
         file.save(&memory).expect("saved");
         file.save(&memory).expect("saved again");
         assert_eq!(file.load(), Some(memory));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::message::Id;
-use crate::session::Level;
+use crate::session::{Adopted, Level};
 
 /// What a translator wants done. [`Eras`](super::Eras) does it: first the log, then the client's lines, then the session's,
 /// each in order.
@@ -17,6 +17,8 @@ pub struct Effects {
     /// Lines for the session, as a client of the server's era writes them. What the session answers comes back by
     /// [`Translator::server_line`].
     pub to_session: Vec<Bytes>,
+    /// The same, for requests whose refusal is the server's last word, whatever it says about eras.
+    pub settled: Vec<Bytes>,
     /// Lines for the client.
     pub to_client: Vec<Bytes>,
     /// Words for the person.
@@ -26,6 +28,8 @@ pub struct Effects {
     /// The server is not of the era that this translator speaks to. The translator is dropped, and these lines of the client, which
     /// have no response yet, are taken as they came.
     pub wrong_era: Option<Vec<Bytes>>,
+    /// With `wrong_era`: the legacy session that the client believes in and that the session must open before these lines.
+    pub adopted: Option<Adopted>,
 }
 
 /// What a translator found out.
@@ -60,6 +64,14 @@ pub trait Translator: std::fmt::Debug {
 
     /// The client's answer to a request with this id was too long to be read. True if the request was the translator's.
     fn answer_lost(&mut self, now: Duration, id: &Id, effects: &mut Effects) -> bool;
+
+    /// Whether a request of the client with this id waits for its response here and not in the session.
+    fn holds(&self, _id: &Id) -> bool {
+        false
+    }
+
+    /// A sign-in began to be waited for, or ended.
+    fn signing_in(&mut self, _now: Duration, _pending: bool, _effects: &mut Effects) {}
 
     /// stdin ended: the client says nothing any more, but still reads. What waits for the client alone is answered with an error now.
     fn client_gone(&mut self, now: Duration, effects: &mut Effects);

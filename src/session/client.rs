@@ -127,12 +127,13 @@ impl Session {
                 refuse(message::INVALID_REQUEST, "another request with this id is still waiting for its response");
             return self.respond(batch, response);
         }
-        if self.closing.is_some() {
+        if self.takes_no_more() {
             return self.respond(batch, refuse(message::BRIDGE_ERROR, "the bridge is shutting down"));
         }
         let mut pending = Pending::new(request.id.clone(), Origin::Client, &request.method, text);
         pending.batch = batch;
         pending.modern = era::modern_headers(&request.method, request.params);
+        pending.settled = self.watch.settled;
         let mut verdict = Verdict::Allowed;
         if request.method == "tools/call" && !self.settings.tools.is_empty() {
             pending.tool = tool_of(&pending.text).map(Into::into);
@@ -201,7 +202,7 @@ impl Session {
     }
 
     /// A member of a batch that has no response in its array.
-    fn leave_batch(&mut self, batch: BatchId) {
+    pub(super) fn leave_batch(&mut self, batch: BatchId) {
         if let Some(line) = self.batches.add(batch, None) {
             self.write(line);
         }
@@ -223,7 +224,10 @@ impl Session {
         let Some(pending) = self.pending.get(&key) else { return };
         let text = pending.text.clone();
         let outgoing = match &pending.modern {
-            Some(modern) => modern_post(text, Some(modern.clone())),
+            Some(modern) => {
+                let params = self.tools.mirrored.of_call(pending);
+                modern_post(text, Some(ModernHeaders { params, ..modern.clone() }))
+            }
             None if pending.is_handshake() => {
                 // A new session has no id yet, and its version is what this message asks for.
                 Outgoing { session_id: None, version: None, ..self.outgoing(Verb::Post, text) }

@@ -66,6 +66,11 @@ pub(super) fn rpc_error(body: &Bytes) -> Option<(i64, Bytes)> {
     }
 }
 
+/// The code of a JSON-RPC error.
+pub(super) fn rpc_code(error: &RawValue) -> Option<i64> {
+    Some(ErrorHead::read(error)?.code)
+}
+
 #[derive(Deserialize)]
 struct ErrorHead {
     code: i64,

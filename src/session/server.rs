@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::gone::says_session_gone;
+use super::gone::{rpc_code, says_session_gone};
 use super::pending::{Key, Origin, Pending};
 use super::trouble::Trouble;
 use super::{ExchangeId, Level, Purpose, Session};
@@ -226,6 +226,10 @@ impl Session {
     pub(super) fn answered(&mut self, key: Key, outcome: Outcome<'_>, text: Bytes) {
         let Some(pending) = self.pending.get(&key) else { return };
         let legacy = pending.modern.is_none();
+        if self.watch.on && self.answer_is_of_other_era(key, outcome) {
+            return;
+        }
+        let Some(pending) = self.pending.get(&key) else { return };
         if pending.is_handshake() {
             return self.initialize_answered(key, outcome, text);
         }
@@ -236,6 +240,15 @@ impl Session {
             && says_session_gone(error)
             && self.is_about_the_session(key)
             && self.session_gone(key)
+        {
+            return;
+        }
+        if let Outcome::Error(error) = outcome
+            && !legacy
+            && self.list_and_repeat(key, rpc_code(error), |_| Trouble {
+                body: Some(text.clone()),
+                ..Trouble::new("server-error", "the server refused the call")
+            })
         {
             return;
         }
@@ -251,7 +264,7 @@ impl Session {
                         self.link.note(self.now, &pending.method, &pending.text);
                     }
                     if &*pending.method == "tools/list" {
-                        text = self.list_for_client(&pending.id, result, text);
+                        text = self.list_for_client(&pending.id, !legacy, result, text);
                     }
                 }
                 self.respond(pending.batch.take(), text);

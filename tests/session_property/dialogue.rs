@@ -69,7 +69,7 @@ pub(crate) fn settings() -> Settings {
 
 /// What an earlier run remembered of the same server.
 pub(crate) fn memory(transport: Remembered) -> Memory {
-    Memory { transport, requested: "2025-11-25".into(), result: INIT_RESULT.into() }
+    Memory { transport, requested: "2025-11-25".into(), result: INIT_RESULT.into(), refuses: None }
 }
 
 pub(crate) fn request(id: &str, method: &str, params: &str) -> String {
