@@ -365,6 +365,21 @@ impl ModernClient {
     }
 }
 
+impl ModernClient {
+    /// Whether nothing is kept of any message, for tests.
+    #[doc(hidden)]
+    pub fn holds_nothing(&self) -> bool {
+        self.calls.is_empty()
+            && self.waiting.is_empty()
+            && self.own.is_empty()
+            && self.for_level.is_empty()
+            && self.timers.is_empty()
+            && self.rounds.holds_nothing()
+            && self.subscriptions.holds_nothing()
+            && !matches!(self.link, Link::Opening { .. })
+    }
+}
+
 impl Translator for ModernClient {
     fn client_line(&mut self, now: Duration, line: &Bytes, effects: &mut Effects) {
         if matches!(self.link, Link::PassThrough) {
@@ -429,6 +444,10 @@ impl Translator for ModernClient {
 
     fn answer_lost(&mut self, _now: Duration, _id: &Id, _effects: &mut Effects) -> bool {
         false // a modern client writes no answers
+    }
+
+    fn holds(&self, id: &Id) -> bool {
+        self.waiting.contains_key(id)
     }
 
     fn client_gone(&mut self, now: Duration, effects: &mut Effects) {

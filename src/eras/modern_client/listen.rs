@@ -31,6 +31,12 @@ pub(super) struct Subscriptions {
     resources: BTreeMap<Box<str>, Resource>,
 }
 
+impl Subscriptions {
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.open.is_empty() && self.resources.is_empty()
+    }
+}
+
 /// One `subscriptions/listen`.
 #[derive(Debug)]
 struct Listen {

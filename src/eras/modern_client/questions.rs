@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::request::Abilities;
+use super::request::{Abilities, Need};
 use super::text::{Object, Unreadable, With, is_object, members, string};
 use crate::message::{INVALID_PARAMS, METHOD_NOT_FOUND};
 
@@ -11,6 +11,7 @@ use crate::message::{INVALID_PARAMS, METHOD_NOT_FOUND};
 pub(super) struct Question {
     /// What begins its key: the kind.
     pub(super) kind: &'static str,
+    pub(super) need: Need,
     /// The request object, as JSON text.
     pub(super) request: String,
 }
@@ -50,41 +51,47 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
         inner.remove(token);
         object.replace(meta, With::Object(inner));
     }
-    let kind = match method {
-        "roots/list" if able.roots => "roots",
-        "roots/list" => return refuse(METHOD_NOT_FOUND, "the client did not declare roots for this request"),
-        "sampling/createMessage" if !able.sampling => {
-            return refuse(METHOD_NOT_FOUND, "the client did not declare sampling for this request");
+    let (kind, need) = match method {
+        "roots/list" => ("roots", Need::Roots),
+        "sampling/createMessage" if !able.sampling => ("sampling", Need::Sampling),
+        "sampling/createMessage" if tools.is_some() || choice.is_some() => ("sampling", Need::SamplingTools),
+        "sampling/createMessage" => ("sampling", Need::Sampling),
+        "elicitation/create" if !able.elicitation_form && !able.elicitation_url => {
+            return refuse(METHOD_NOT_FOUND, "the client did not declare elicitation for this request");
         }
-        "sampling/createMessage" if (tools.is_some() || choice.is_some()) && !able.sampling_tools => {
-            return refuse(INVALID_PARAMS, "the client did not declare sampling with tools for this request");
-        }
-        "sampling/createMessage" => "sampling",
-        "elicitation/create" => {
-            let mode = mode.map(|mode| string(mode.value));
-            match mode.as_ref().map(Option::as_deref) {
-                _ if !able.elicitation_form && !able.elicitation_url => {
-                    return refuse(METHOD_NOT_FOUND, "the client did not declare elicitation for this request");
-                }
-                None | Some(Some("form")) if able.elicitation_form => {}
-                Some(Some("url")) if able.elicitation_url => object.remove(elicitation_id),
-                _ => {
-                    return refuse(
-                        INVALID_PARAMS,
-                        "the client did not declare this mode of elicitation for this request",
-                    );
-                }
+        "elicitation/create" => match mode.map(|mode| string(mode.value)) {
+            None => ("elicitation", Need::Form),
+            Some(Some(mode)) if mode == "form" => ("elicitation", Need::Form),
+            Some(Some(mode)) if mode == "url" => {
+                object.remove(elicitation_id);
+                ("elicitation", Need::Url)
             }
-            "elicitation"
-        }
+            Some(_) => return refuse(INVALID_PARAMS, "there is no such mode of elicitation"),
+        },
         _ => return refuse(METHOD_NOT_FOUND, "the client has no such method"),
     };
+    if !able.allow(need) {
+        return Err(undeclared(need));
+    }
     let params = if params.is_some() || method != "roots/list" {
         format!(",\"params\":{}", object.into_string())
     } else {
         String::new()
     };
-    Ok(Question { kind, request: format!("{{\"method\":\"{method}\"{params}}}") })
+    Ok(Question { kind, need, request: format!("{{\"method\":\"{method}\"{params}}}") })
+}
+
+/// The request in flight did not declare what a question needs.
+pub(super) fn undeclared(need: Need) -> Unasked {
+    let (code, why) = match need {
+        Need::Roots => (METHOD_NOT_FOUND, "the client did not declare roots for this request"),
+        Need::Sampling => (METHOD_NOT_FOUND, "the client did not declare sampling for this request"),
+        Need::SamplingTools => (INVALID_PARAMS, "the client did not declare sampling with tools for this request"),
+        Need::Form | Need::Url => {
+            (INVALID_PARAMS, "the client did not declare this mode of elicitation for this request")
+        }
+    };
+    Unasked { code, why }
 }
 
 #[cfg(test)]

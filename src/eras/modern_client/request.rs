@@ -52,6 +52,16 @@ pub(super) struct Abilities {
     pub(super) elicitation_url: bool,
 }
 
+/// What a question needs of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Roots,
+    Sampling,
+    SamplingTools,
+    Form,
+    Url,
+}
+
 #[derive(Deserialize)]
 struct Capabilities<'a> {
     #[serde(default)]
@@ -63,6 +73,16 @@ struct Capabilities<'a> {
 }
 
 impl Abilities {
+    pub(super) fn allow(self, need: Need) -> bool {
+        match need {
+            Need::Roots => self.roots,
+            Need::Sampling => self.sampling,
+            Need::SamplingTools => self.sampling_tools,
+            Need::Form => self.elicitation_form,
+            Need::Url => self.elicitation_url,
+        }
+    }
+
     /// `None` when it is no object, or a capability in it is none.
     fn read(capabilities: &str) -> Option<Self> {
         let read: Capabilities = serde_json::from_str(capabilities).ok().filter(|_| is_object(capabilities))?;

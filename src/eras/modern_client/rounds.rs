@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::calls::{Asker, Call, Stored, cancelled};
 use super::questions::{self, Unasked};
-use super::request::{Abilities, Asked, Refusal};
+use super::request::{Abilities, Asked, Need, Refusal};
 use super::results;
 use super::text::{Object, is_object, members, string};
 use super::{Due, ModernClient, Waiting, refuse};
@@ -45,6 +45,7 @@ pub(super) const MAX_VISIT_ROUNDS: u32 = 10;
 #[derive(Debug)]
 pub(super) struct OpenQuestion {
     key: Box<str>,
+    need: Need,
     /// The server's id for it; `None` for a visit that an error demanded.
     pub(super) server_id: Option<Id>,
     request: String,
@@ -86,7 +87,6 @@ impl Rounds {
         self.expired.iter().any(|expired| **expired == *state)
     }
 
-    #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
         self.by_state.is_empty() && self.by_question.is_empty() && self.order.is_empty() && self.stored_bytes == 0
     }
@@ -146,6 +146,7 @@ impl ModernClient {
         }
         call.questions.push(OpenQuestion {
             key: format!("{}-{serial}", question.kind).into(),
+            need: question.need,
             server_id: Some(request.id.clone()),
             request: question.request,
         });
@@ -291,9 +292,18 @@ impl ModernClient {
         self.waiting.insert(request.id.clone(), Waiting::Call(number));
         let mut missing = Vec::new();
         let mut agreed = true;
+        let mut unable = false;
         for question in std::mem::take(&mut call.questions) {
             let Some((_, answer)) = answers.iter().find(|(key, _)| **key == *question.key) else {
-                missing.push(question);
+                // It may have declared more the first time.
+                if asked.abilities.allow(question.need) {
+                    missing.push(question);
+                } else if let Some(id) = &question.server_id {
+                    let Unasked { code, why } = questions::undeclared(question.need);
+                    effects.to_session.push(message::error_response(Some(id), code, why, None));
+                } else {
+                    unable = true;
+                }
                 continue;
             };
             match &question.server_id {
@@ -307,6 +317,10 @@ impl ModernClient {
         call.questions = missing;
         if let Some(stored) = call.outcome.take() {
             return self.settle(now, number, &stored, effects);
+        }
+        if unable {
+            self.drop_call(number, None, effects);
+            return effects.to_client.push(results::cannot_ask_for_url(&request.id));
         }
         if !call.questions.is_empty() {
             return self.ask(now, number, effects);
@@ -376,6 +390,7 @@ impl ModernClient {
             visits.extend(elicitation.and_then(|id| string(id.value)).map(Box::from));
             questions.push(OpenQuestion {
                 key: format!("elicitation-{serial}").into(),
+                need: Need::Url,
                 server_id: None,
                 request: format!("{{\"method\":\"elicitation/create\",\"params\":{}}}", params.into_string()),
             });
