@@ -116,7 +116,8 @@ mod tests {
         let form = Abilities { elicitation_form: true, ..none };
         let url = Abilities { elicitation_url: true, ..none };
         let sampling = Abilities { sampling: true, ..none };
-        let table: &[(&str, Option<&str>, Abilities, Result<&str, i64>)] = &[
+        type Case<'a> = (&'a str, Option<&'a str>, Abilities, Result<&'a str, i64>);
+        let table: &[Case<'_>] = &[
             ("roots/list", None, all, Ok(r#"{"method":"roots/list"}"#)),
             ("roots/list", Some("{}"), all, Ok(r#"{"method":"roots/list","params":{}}"#)),
             ("roots/list", None, none, Err(METHOD_NOT_FOUND)),

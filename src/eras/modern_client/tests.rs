@@ -26,7 +26,7 @@ impl Said {
         self.client.remove(0)
     }
 
-    fn to_server(mut self) -> Value {
+    fn for_server(mut self) -> Value {
         assert_eq!((self.client.len(), self.server.len()), (0, 1), "{:?} {:?}", self.client, self.server);
         self.server.remove(0)
     }
@@ -46,7 +46,7 @@ impl Test {
         Self { machine: ModernClient::new(&Settings::default()), now: Duration::ZERO }
     }
 
-    fn said(&self, effects: Effects) -> Said {
+    fn said(effects: Effects) -> Said {
         let read = |lines: Vec<Bytes>| lines.iter().map(|line| serde_json::from_slice(line).expect("JSON")).collect();
         Said { client: read(effects.to_client), server: read(effects.to_session) }
     }
@@ -59,7 +59,7 @@ impl Test {
         let line = json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params}).to_string();
         let mut effects = Effects::default();
         self.machine.client_line(self.now, &line.into(), &mut effects);
-        self.said(effects)
+        Self::said(effects)
     }
 
     fn cancel(&mut self, id: impl Into<Value>) -> Said {
@@ -67,7 +67,7 @@ impl Test {
         let line = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).to_string();
         let mut effects = Effects::default();
         self.machine.client_line(self.now, &line.into(), &mut effects);
-        self.said(effects)
+        Self::said(effects)
     }
 
     fn server(&mut self, mut message: Value, about: Option<&str>) -> Said {
@@ -78,19 +78,19 @@ impl Test {
             Some(about) => self.machine.server_line_about(self.now, &Id::String(about.into()), line, &mut effects),
             None => self.machine.server_line(self.now, line, &mut effects),
         }
-        self.said(effects)
+        Self::said(effects)
     }
 
     fn wait(&mut self, time: Duration) -> Said {
         self.now += time;
         let mut effects = Effects::default();
         self.machine.tick(self.now, &mut effects);
-        self.said(effects)
+        Self::said(effects)
     }
 
     /// A call; gives its id at the server.
     fn call(&mut self, id: u64) -> String {
-        let said = self.client(id, "tools/call", json!({"name": "t"})).to_server();
+        let said = self.client(id, "tools/call", json!({"name": "t"})).for_server();
         said["id"].as_str().expect("an id").to_owned()
     }
 
@@ -168,12 +168,12 @@ fn questions_of_one_call_are_bounded_in_number_and_bytes() {
     for id in 0..MAX_QUESTIONS as u64 {
         assert!(test.ask(id, &number, &json!({"message": "?"})).server.is_empty());
     }
-    assert!(test.ask(9999, &number, &json!({"message": "?"})).to_server()["error"].is_object());
+    assert!(test.ask(9999, &number, &json!({"message": "?"})).for_server()["error"].is_object());
 
     let number = test.call(2);
     let big = json!({"message": "x".repeat(MAX_QUESTION_BYTES / 2)});
     assert!(test.ask(5001, &number, &big).server.is_empty());
-    assert!(test.ask(5002, &number, &big).to_server()["error"].is_object());
+    assert!(test.ask(5002, &number, &big).for_server()["error"].is_object());
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_server_may_demand_only_so_many_visits() {
         let (key, _) = asked["result"]["inputRequests"].as_object().expect("questions").iter().next().expect("one");
         let mut params = json!({"name": "t", "requestState": asked["result"]["requestState"]});
         params["inputResponses"][key] = json!({"action": "accept"});
-        let again = test.client(round, "tools/call", params).to_server();
+        let again = test.client(round, "tools/call", params).for_server();
         number = again["id"].as_str().expect("an id").to_owned();
     }
     let last = test.server(json!({"id": number, "error": demand}), None).one();
