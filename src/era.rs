@@ -131,7 +131,9 @@ pub fn may_refuse_modern(method: &str, status: u16, code: Option<i64>) -> bool {
 
 /// Whether this version is of the modern era. Versions are dates (2026-07-28 "Versioning").
 pub fn is_modern_version(version: &str) -> bool {
-    version.len() == MODERN.len() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') && version >= MODERN
+    version.len() == MODERN.len()
+        && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+        && version >= MODERN
 }
 
 #[cfg(test)]

@@ -90,7 +90,9 @@ fn plain(value: &Value) -> Option<String> {
             #[allow(clippy::cast_precision_loss)] // both are exact
             let safe = float.abs() <= MAX_SAFE as f64;
             #[allow(clippy::cast_possible_truncation)] // integral and within 2^53
-            (safe && float.fract() == 0.0).then(|| (float as i64).to_string()).or_else(|| safe.then(|| float.to_string()))
+            (safe && float.fract() == 0.0)
+                .then(|| (float as i64).to_string())
+                .or_else(|| safe.then(|| float.to_string()))
         }
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
@@ -112,7 +114,9 @@ fn visit<'a>(
     if let Some(name) = members.get(MARK) {
         let place = if path.is_empty() { "the root".into() } else { path.join(".") };
         if !reachable || path.is_empty() {
-            return Err(format!("x-mcp-header at {place} is not on a property that is reached by \"properties\" alone"));
+            return Err(format!(
+                "x-mcp-header at {place} is not on a property that is reached by \"properties\" alone"
+            ));
         }
         found.push(annotation(name, members.get("type"), path, &place, found)?);
     }
@@ -207,7 +211,10 @@ mod tests {
             list.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect()
         };
         let table = [
-            (r#"{"region":"us","deep":{"n":42},"flag":false}"#, pairs(&[("Region", "us"), ("N", "42"), ("flag", "false")])),
+            (
+                r#"{"region":"us","deep":{"n":42},"flag":false}"#,
+                pairs(&[("Region", "us"), ("N", "42"), ("flag", "false")]),
+            ),
             (r#"{"region":null,"deep":{"n":-7.0}}"#, pairs(&[("N", "-7")])),
             (r#"{"region":"","deep":{"n":9007199254740993}}"#, pairs(&[("Region", "=?base64??=")])),
             (r#"{"region":" a","deep":5,"flag":[true]}"#, pairs(&[("Region", "=?base64?IGE=?=")])),
@@ -242,7 +249,8 @@ mod tests {
             one(r#"{"anyOf":[{"type":"object","properties":{"q":{"type":"string","x-mcp-header":"a"}}}]}"#),
             r#"{"x-mcp-header":"a","type":"string"}"#.into(),
             r#"{"$defs":{"d":{"properties":{"q":{"type":"string","x-mcp-header":"a"}}}}}"#.into(),
-            r#"{"properties":{"a":{"type":"string","x-mcp-header":"A"},"b":{"type":"string","x-mcp-header":"a"}}}"#.into(),
+            r#"{"properties":{"a":{"type":"string","x-mcp-header":"A"},"b":{"type":"string","x-mcp-header":"a"}}}"#
+                .into(),
         ];
         for schema in &table {
             assert!(tool(schema).is_err(), "{schema}");

@@ -127,7 +127,13 @@ mod tests {
         check(r#"{"params":{ },"id":1}"#, None, p, m, r#"{"params":{"_meta":{"m":1},"p":2 },"id":1}"#);
         check(r#"{"params":{"x":1e400},"id":1}"#, None, "", m, r#"{"params":{"_meta":{"m":1},"x":1e400},"id":1}"#);
         check(r#"{"params":{"x":1},"id":1}"#, Some(9), p, m, r#"{"params":{"_meta":{"m":1},"p":2,"x":1},"id":9}"#);
-        check(r#"{"params":{"_meta":{"y":1}},"id":1}"#, None, p, m, r#"{"params":{"p":2,"_meta":{"m":1,"y":1}},"id":1}"#);
+        check(
+            r#"{"params":{"_meta":{"y":1}},"id":1}"#,
+            None,
+            p,
+            m,
+            r#"{"params":{"p":2,"_meta":{"m":1,"y":1}},"id":1}"#,
+        );
         check(r#"{"params":{"x":1,"_meta":{}},"id":1}"#, None, "", m, r#"{"params":{"x":1,"_meta":{"m":1}},"id":1}"#);
         check(r#"{"id":1,"params":{"_meta":null}}"#, Some(2), "", m, r#"{"id":2,"params":{"_meta":{"m":1}}}"#);
         check(r#"{"params":{"_meta":{"y":1}},"id":1}"#, None, p, "", r#"{"params":{"p":2,"_meta":{"y":1}},"id":1}"#);

@@ -48,7 +48,12 @@ impl Mirrored {
 impl Session {
     /// The server says that a call's headers do not match its body. The tools are listed once, and the call is sent once more
     /// (2026-07-28 "Streamable HTTP", Client Behavior). True if it is.
-    pub(super) fn list_and_repeat(&mut self, key: Key, code: Option<i64>, refusal: impl FnOnce(&Self) -> Trouble) -> bool {
+    pub(super) fn list_and_repeat(
+        &mut self,
+        key: Key,
+        code: Option<i64>,
+        refusal: impl FnOnce(&Self) -> Trouble,
+    ) -> bool {
         let Some(pending) = self.pending.get(&key) else { return false };
         let may = code == Some(era::HEADER_MISMATCH)
             && pending.modern.is_some()
