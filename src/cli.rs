@@ -21,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::eras::Protocol;
 pub use crate::session::{Strategy, ToolRules};
 pub use config::{Config, LogFormat, LogOptions, Proxy};
 use flags::Flags;
@@ -144,6 +145,7 @@ pub fn parse(
         callback_port,
         headers: headers.headers,
         transport: once.read("--transport", &flags.transport, transport)?.unwrap_or_default(),
+        protocol: once.read("--protocol", &flags.protocol, protocol)?.unwrap_or_default(),
         allow_http: flags.allow_http,
         tool_rules: ToolRules {
             allow: patterns("--allow-tool", &flags.allow_tool)?,
@@ -252,6 +254,11 @@ fn transport(flag: &str, text: &str) -> Result<Strategy, UsageError> {
         ("http-only", Strategy::HttpOnly),
         ("sse-only", Strategy::SseOnly),
     ];
+    values::choice(flag, text, &words)
+}
+
+fn protocol(flag: &str, text: &str) -> Result<Protocol, UsageError> {
+    let words = [("auto", Protocol::Auto), ("legacy", Protocol::Legacy), ("modern", Protocol::Modern)];
     values::choice(flag, text, &words)
 }
 

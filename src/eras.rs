@@ -10,14 +10,27 @@
 //!           └──────────────────────────────────────────────┘
 //! ```
 
+pub mod legacy_client;
 pub mod modern_client;
 pub mod translator;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::session::{Action, Input, Session};
+use bytes::Bytes;
+
+use crate::era::{self, Era};
+use crate::message::{self, Message, Parsed};
+use crate::session::{Action, Adopted, EraNews, Input, Session, SignIn};
+
+use self::legacy_client::LegacyClient;
+use self::modern_client::ModernClient;
 
 pub use self::translator::{Effects, Learnt, Translator};
+
+/// How often a server may be found to be of the other era within [`SWITCH_WINDOW`]. Beyond it, its refusals go to the client.
+const MAX_SWITCHES: u32 = 4;
+const SWITCH_WINDOW: Duration = Duration::from_secs(60);
 
 /// `--protocol`: the server's era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,28 +91,332 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Eras {
     session: Session,
-    #[expect(dead_code, reason = "the translators come next")]
     settings: Settings,
+    translator: Option<Active>,
+    /// The era that the server refuses, as the user says or an earlier run found out. The first line of the client decides whether that
+    /// matters.
+    refuses: Option<Era>,
+    switches: u32,
+    switched_at: Duration,
+    /// What the session wants done, on its way through the translator.
+    inner: Vec<Action>,
+}
+
+/// The translator at work.
+#[derive(Debug)]
+struct Active {
+    machine: Box<dyn Translator>,
+    /// The era of the messages that it gives to the session.
+    speaks: Era,
+}
+
+/// What goes to the session.
+enum ToSession {
+    Line(Bytes),
+    Settled(Bytes),
 }
 
 impl Eras {
     /// Nothing heard yet.
-    pub fn new(settings: Settings, session: Session) -> Self {
-        Self { session, settings }
+    pub fn new(settings: Settings, mut session: Session) -> Self {
+        session.watch_eras(settings.protocol == Protocol::Auto);
+        let refuses = match settings.protocol {
+            Protocol::Auto => session.memory().and_then(|memory| memory.refuses),
+            Protocol::Legacy => Some(Era::Modern),
+            Protocol::Modern => Some(Era::Legacy),
+        };
+        Self {
+            session,
+            settings,
+            translator: None,
+            refuses,
+            switches: 0,
+            switched_at: Duration::ZERO,
+            inner: Vec::new(),
+        }
     }
 
     /// As [`Session::handle`].
     pub fn handle(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        if self.translator.is_none()
+            && let Some(refused) = self.refuses
+            && let Input::Line(line) = &input
+        {
+            self.decide(refused, line);
+        }
+        if self.translator.is_some() {
+            return self.translate(now, input, actions);
+        }
         self.session.handle(now, input, actions);
+        if self.session.has_era_news() {
+            self.follow_news(now, actions);
+        }
     }
 
     /// As [`Session::next_deadline`].
     pub fn next_deadline(&mut self) -> Option<Duration> {
-        self.session.next_deadline()
+        let translator = self.translator.as_ref().and_then(|active| active.machine.next_deadline());
+        self.session.next_deadline().into_iter().chain(translator).min()
     }
 
     /// As [`Session::accepts_lines`].
     pub fn accepts_lines(&self) -> bool {
-        self.session.accepts_lines()
+        self.session.accepts_lines() && self.translator.as_ref().is_none_or(|active| active.machine.accepts_lines())
     }
+
+    /// The session, for tests.
+    #[doc(hidden)]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether messages are translated now, for tests.
+    #[doc(hidden)]
+    pub fn translates(&self) -> bool {
+        self.translator.is_some()
+    }
+
+    // ---- which era ----
+
+    /// A client of the era that the server refuses is translated from its first line on.
+    fn decide(&mut self, refused: Era, line: &[u8]) {
+        let Some(era) = era_of(line) else { return };
+        if era == refused {
+            self.start(refused);
+        }
+        if self.settings.protocol == Protocol::Auto {
+            // From here on, the server's answers tell.
+            self.refuses = None;
+        }
+    }
+
+    fn start(&mut self, refused: Era) {
+        let active = match refused {
+            Era::Legacy => {
+                let remembered = self.session.memory().map(|memory| (memory.requested.clone(), memory.result.clone()));
+                Active { machine: Box::new(LegacyClient::new(&self.settings, remembered)), speaks: Era::Modern }
+            }
+            Era::Modern => Active { machine: Box::new(ModernClient::new(&self.settings)), speaks: Era::Legacy },
+        };
+        self.translator = Some(active);
+    }
+
+    /// The server turned out to be of the other era.
+    fn follow_news(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for EraNews { refuses, lines, adopted } in self.session.take_era_news() {
+            if self.translator.is_none() && !self.may_switch(now) {
+                for line in lines {
+                    self.session.handle_settled(now, line, actions);
+                }
+                continue;
+            }
+            let mut effects = Effects::default();
+            if self.translator.is_none() {
+                self.begin(now, refuses, adopted.as_ref(), &mut effects);
+            }
+            for line in lines {
+                let Some(active) = &mut self.translator else { break };
+                if active.speaks == refuses {
+                    active.machine.refused(now, line, &mut effects);
+                } else {
+                    active.machine.client_line(now, &line, &mut effects);
+                }
+            }
+            self.carry_out(now, effects, actions);
+        }
+    }
+
+    fn begin(&mut self, now: Duration, refuses: Era, adopted: Option<&Adopted>, effects: &mut Effects) {
+        self.refuses = None;
+        match (refuses, adopted) {
+            (Era::Legacy, Some(adopted)) => {
+                let mut machine = LegacyClient::new(&self.settings, None);
+                machine.adopt(now, adopted, effects);
+                self.translator = Some(Active { machine: Box::new(machine), speaks: Era::Modern });
+            }
+            _ => self.start(refuses),
+        }
+    }
+
+    /// A server that is now this and now that would keep us busy for ever.
+    fn may_switch(&mut self, now: Duration) -> bool {
+        if now > self.switched_at + SWITCH_WINDOW {
+            self.switches = 0;
+        }
+        self.switches += 1;
+        self.switched_at = now;
+        self.switches <= MAX_SWITCHES
+    }
+
+    // ---- translating ----
+
+    fn translate(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        let mut effects = Effects::default();
+        let Some(active) = &mut self.translator else { return self.session.handle(now, input, actions) };
+        let machine = &mut active.machine;
+        let rest = match input {
+            Input::Line(line) => {
+                machine.client_line(now, &line, &mut effects);
+                None
+            }
+            Input::TooLong { id: Some(id), is_request: false, .. } if machine.answer_lost(now, &id, &mut effects) => {
+                None
+            }
+            // The id belongs to a request that still waits.
+            Input::TooLong { id: Some(id), is_request: true, length, limit } if machine.holds(&id) => {
+                Some(Input::TooLong { id: None, is_request: true, length, limit })
+            }
+            Input::ClientGone | Input::Terminate => {
+                machine.client_gone(now, &mut effects);
+                Some(input)
+            }
+            Input::SignIn(news) => {
+                machine.signing_in(now, matches!(news, SignIn::Wanted { .. }), &mut effects);
+                Some(Input::SignIn(news))
+            }
+            other => Some(other),
+        };
+        self.carry_out(now, effects, actions);
+        if let Some(input) = rest {
+            let effects = self.feed(now, actions, |session, inner| session.handle(now, input, inner));
+            self.carry_out(now, effects, actions);
+        }
+        if let Some(active) = &mut self.translator
+            && active.machine.next_deadline().is_some_and(|due| due <= now)
+        {
+            let mut effects = Effects::default();
+            active.machine.tick(now, &mut effects);
+            self.carry_out(now, effects, actions);
+        }
+        self.let_leave(now, actions);
+    }
+
+    /// Does what a translator wants done, and what follows from it.
+    fn carry_out(&mut self, now: Duration, effects: Effects, actions: &mut Vec<Action>) {
+        let mut waiting = VecDeque::new();
+        let mut next = Some(effects);
+        while let Some(effects) = next.take() {
+            let Effects { to_session, settled, to_client, log, learnt, wrong_era, adopted } = effects;
+            actions.extend(log.into_iter().map(|(level, text)| Action::Log(level, text)));
+            actions.extend(to_client.into_iter().map(Action::Write));
+            if let Some(Learnt::Confirmed(answer)) = learnt
+                && let Some(active) = &self.translator
+            {
+                let refuses = if active.speaks == Era::Modern { Era::Legacy } else { Era::Modern };
+                self.session.remember_era(Some(refuses), answer, actions);
+            }
+            waiting.extend(to_session.into_iter().map(ToSession::Line));
+            waiting.extend(settled.into_iter().map(ToSession::Settled));
+            if let Some(lines) = wrong_era {
+                return self.step_back(now, waiting, lines, adopted, actions);
+            }
+            if let Some(item) = waiting.pop_front() {
+                next = Some(self.feed(now, actions, |session, inner| item.give(now, session, inner)));
+            }
+        }
+    }
+
+    /// Gives the session something, and what it writes for the client to the translator.
+    fn feed(
+        &mut self,
+        now: Duration,
+        actions: &mut Vec<Action>,
+        give: impl FnOnce(&mut Session, &mut Vec<Action>),
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let owes = self.translator.as_ref().map(|active| active.machine.owes());
+        self.session.set_translator(owes);
+        let mut inner = std::mem::take(&mut self.inner);
+        give(&mut self.session, &mut inner);
+        for action in inner.drain(..) {
+            match (&mut self.translator, action) {
+                (Some(active), Action::Write(line)) => active.machine.server_line(now, line, &mut effects),
+                (Some(active), Action::WriteAbout(about, line)) => {
+                    active.machine.server_line_about(now, &about, line, &mut effects);
+                }
+                (Some(active), Action::Exit) => {
+                    active.machine.finish(now, &mut effects);
+                    actions.extend(effects.to_client.drain(..).map(Action::Write));
+                    actions.push(Action::Exit);
+                }
+                (_, action) => actions.push(action),
+            }
+        }
+        self.inner = inner;
+        for EraNews { refuses, lines, .. } in self.session.take_era_news() {
+            let Some(active) = &mut self.translator else { break };
+            for line in lines {
+                if active.speaks == refuses {
+                    active.machine.refused(now, line, &mut effects);
+                } else {
+                    active.machine.client_line(now, &line, &mut effects);
+                }
+            }
+        }
+        effects
+    }
+
+    /// The server is of the client's own era after all: the client's lines go out as they came.
+    fn step_back(
+        &mut self,
+        now: Duration,
+        waiting: VecDeque<ToSession>,
+        lines: Vec<Bytes>,
+        adopted: Option<Adopted>,
+        actions: &mut Vec<Action>,
+    ) {
+        for item in waiting {
+            // Cancellations, which nobody answers.
+            let effects = self.feed(now, actions, |session, inner| item.give(now, session, inner));
+            actions.extend(effects.to_client.into_iter().map(Action::Write));
+        }
+        self.translator = None;
+        self.refuses = None;
+        self.session.remember_era(None, None, actions);
+        // Also after the end of stdin: the client said them before.
+        self.session.set_translator(Some(false));
+        let settled = adopted.is_none() || !self.may_switch(now);
+        if let Some(adopted) = adopted {
+            self.session.adopt(now, adopted, actions);
+        }
+        for line in lines {
+            if settled {
+                self.session.handle_settled(now, line, actions);
+            } else {
+                self.session.handle(now, Input::Line(line), actions);
+            }
+        }
+        self.session.set_translator(None);
+        if self.session.has_era_news() {
+            self.follow_news(now, actions);
+        }
+    }
+
+    /// After the end of stdin, the session may have waited for the translator alone.
+    fn let_leave(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.session.is_draining() {
+            let effects = self.feed(now, actions, |session, inner| session.handle(now, Input::Tick, inner));
+            self.carry_out(now, effects, actions);
+        }
+    }
+}
+
+impl ToSession {
+    fn give(self, now: Duration, session: &mut Session, actions: &mut Vec<Action>) {
+        match self {
+            Self::Line(line) => session.handle(now, Input::Line(line), actions),
+            Self::Settled(line) => session.handle_settled(now, line, actions),
+        }
+    }
+}
+
+/// The era of a client's line, if it tells: only requests and notifications do.
+fn era_of(line: &[u8]) -> Option<Era> {
+    let (method, params) = match message::parse(line).ok()? {
+        Parsed::One(Message::Request(request)) => (request.method, request.params),
+        Parsed::One(Message::Notification(notification)) => (notification.method, notification.params),
+        Parsed::One(Message::Response(_)) => return None,
+        Parsed::Batch(_) => return Some(Era::Legacy),
+    };
+    Some(if era::modern_headers(&method, params).is_some() { Era::Modern } else { Era::Legacy })
 }

@@ -400,6 +400,18 @@ pub fn with_id(text: &Bytes, id: &Id) -> Option<Bytes> {
     Some(Bytes::from(out))
 }
 
+/// The ids of the requests in a line: one, or those of a batch.
+pub fn request_ids(line: &[u8]) -> Vec<Id> {
+    let id = |message: Message<'_>| if let Message::Request(request) = message { Some(request.id) } else { None };
+    match parse(line) {
+        Ok(Parsed::One(message)) => id(message).into_iter().collect(),
+        Ok(Parsed::Batch(members)) => {
+            members.iter().filter_map(|raw| parse_one(raw.get()).ok()).filter_map(id).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
 /// Where `part`, a slice of `whole`, begins.
 pub fn offset_in(whole: &str, part: &str) -> Option<usize> {
     let offset = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;

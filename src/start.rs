@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::bridge;
 use crate::cli::{self, Config, UsageError};
+use crate::eras::{self, Eras, SealKey};
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::message::{self, Message, Parsed};
 use crate::secret::SafeUrl;
@@ -63,7 +64,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let transport = Transport::new(client, config.server.clone(), &headers, config.max_message, sender);
     let settings = settings(config);
     let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
-    let session = Session::new(settings, memory);
+    let session = Eras::new(eras_settings(config, &settings)?, Session::new(settings, memory));
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
     bridge::run(session, transport, events, lines, output, state, limits).await?;
     Ok(())
@@ -83,6 +84,22 @@ fn settings(config: &Config) -> Settings {
         nonce: format!("{random:016x}"),
         seed: random,
     }
+}
+
+fn eras_settings(config: &Config, settings: &Settings) -> Result<eras::Settings, Error> {
+    let mut key = [0; 32];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut key)
+        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    Ok(eras::Settings {
+        protocol: config.protocol,
+        server: settings.server.clone(),
+        initialize_timeout: settings.initialize_timeout,
+        drain: settings.drain,
+        nonce: settings.nonce.clone(),
+        key: SealKey(key),
+        ..eras::Settings::default()
+    })
 }
 
 /// Unlike the last time, but no secret: the standard library's own seed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use crate::eras::Protocol;
 use crate::secret::SafeUrl;
 use crate::session::{Strategy, ToolRules};
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Which transport is tried, and what follows when the server does not speak it.
     pub transport: Strategy,
+    /// The server's era, or that it is found out.
+    pub protocol: Protocol,
     /// `--allow-http`: plain `http` to any host was asked for.
     pub allow_http: bool,
     /// Which tools the client may see and call.
@@ -121,6 +124,7 @@ impl fmt::Debug for Config {
             .field("callback_port", &self.callback_port)
             .field("headers", &names)
             .field("transport", &self.transport)
+            .field("protocol", &self.protocol)
             .field("allow_http", &self.allow_http)
             .field("tool_rules", &self.tool_rules)
             .field("keep_alive", &self.keep_alive)

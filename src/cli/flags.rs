@@ -12,7 +12,7 @@ use crate::secret::SafeText;
 pub(super) const MAX_REPEATS: usize = 256;
 
 /// Flags of mcp-remote whose subject this version does not have. A user who brings them must hear which part is missing.
-const LATER_FLAGS: [(&str, &str); 15] = [
+const LATER_FLAGS: [(&str, &str); 14] = [
     ("--auth-success-url", SIGN_IN),
     ("--auth-timeout", SIGN_IN),
     ("--authorize-param", SIGN_IN),
@@ -22,7 +22,6 @@ const LATER_FLAGS: [(&str, &str); 15] = [
     ("--device-code", SIGN_IN),
     ("--disable-resource-parameter", SIGN_IN),
     ("--host", SIGN_IN),
-    ("--protocol", TRANSLATION),
     ("--resource", SIGN_IN),
     ("--static-oauth-client-info", SIGN_IN),
     ("--static-oauth-client-metadata", SIGN_IN),
@@ -30,7 +29,6 @@ const LATER_FLAGS: [(&str, &str); 15] = [
     ("--use-id-token", SIGN_IN),
 ];
 const SIGN_IN: &str = "sign-in";
-const TRANSLATION: &str = "translation between protocol revisions";
 
 /// Column at which the descriptions of the help text begin.
 const HELP_COLUMN: usize = 32;
@@ -79,6 +77,9 @@ pub(super) struct Flags {
     /// http-first, sse-first, http-only or sse-only [http-first]
     #[arg(long, value_name = "STRATEGY", action = ArgAction::Append)]
     pub(super) transport: Vec<String>,
+    /// The server's revision: auto, legacy (to 2025-11-25), modern (2026-07-28) [auto]
+    #[arg(long, value_name = "ERA", action = ArgAction::Append)]
+    pub(super) protocol: Vec<String>,
     /// Allow http:// to hosts other than this machine
     #[arg(long)]
     pub(super) allow_http: bool,

@@ -73,11 +73,14 @@ fn defaults() {
 /// A flag, its value, and whether the value arrived.
 type Flag = (&'static str, Option<&'static str>, fn(&Config) -> bool);
 
-const FLAGS: [Flag; 33] = [
+const FLAGS: [Flag; 36] = [
     ("--transport", Some("http-first"), |c| c.transport == Strategy::HttpFirst),
     ("--transport", Some("sse-first"), |c| c.transport == Strategy::SseFirst),
     ("--transport", Some("http-only"), |c| c.transport == Strategy::HttpOnly),
     ("--transport", Some("sse-only"), |c| c.transport == Strategy::SseOnly),
+    ("--protocol", Some("auto"), |c| c.protocol == Protocol::Auto),
+    ("--protocol", Some("legacy"), |c| c.protocol == Protocol::Legacy),
+    ("--protocol", Some("modern"), |c| c.protocol == Protocol::Modern),
     ("--allow-http", None, |c| c.allow_http),
     ("--ipv4", None, |c| c.ipv4),
     ("--disable-cookies", None, |c| !c.cookies),
@@ -237,10 +240,7 @@ fn wrong_arguments_are_errors() {
         (&[URL, "--Authorization: s3cr3t"], "--Authorization is not a flag"),
         (&[URL, "-d"], "-d is not a flag"),
         (&[URL, "--b\x1bad"], "--b\\u{1b}ad is not a flag"),
-        (
-            &[URL, "--protocol", "auto"],
-            "--protocol: translation between protocol revisions is not part of this version yet",
-        ),
+        (&[URL, "--protocol", "2026"], "--protocol: \"2026\" is not known"),
         (&[URL, "--resource=s3cr3t"], "--resource: sign-in is not part of this version yet"),
     ];
     for (words, message) in table {
@@ -300,7 +300,6 @@ fn flags_of_mcp_remote_are_known() {
         "--device-code",
         "--disable-resource-parameter",
         "--host",
-        "--protocol",
         "--resource",
         "--static-oauth-client-info",
         "--static-oauth-client-metadata",

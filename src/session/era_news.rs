@@ -100,6 +100,11 @@ impl Session {
         self.watch.translator = owes;
     }
 
+    /// stdin ended, and requests in flight may still finish.
+    pub fn is_draining(&self) -> bool {
+        self.closing == Some(Closing::Draining)
+    }
+
     /// What is remembered of the server.
     pub fn memory(&self) -> Option<&Memory> {
         self.memory.as_ref()
