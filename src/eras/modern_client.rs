@@ -37,7 +37,7 @@ use crate::session::Level;
 use self::calls::{Call, Own, Stored};
 use self::listen::Subscriptions;
 use self::opening::Facts;
-use self::request::{Asked, LogLevel, Refusal};
+use self::request::{Asked, LEVELS, LogLevel, Refusal};
 use self::rounds::Rounds;
 use self::text::members;
 
@@ -61,6 +61,8 @@ pub struct ModernClient {
     /// The level that the server was told, and what waits for its word on it.
     log_level: Option<LogLevel>,
     levelling: Option<u64>,
+    /// Until when messages of each level on the notification stream may still belong to a request that has its answer.
+    log_until: [Duration; LEVELS],
     for_level: Vec<u64>,
     rounds: Rounds,
     subscriptions: Subscriptions,
@@ -124,6 +126,7 @@ impl ModernClient {
             own: HashMap::new(),
             log_level: None,
             levelling: None,
+            log_until: [Duration::ZERO; LEVELS],
             for_level: Vec::new(),
             rounds: Rounds::default(),
             subscriptions: Subscriptions::default(),
@@ -285,7 +288,7 @@ impl ModernClient {
             }
             Ok(Parsed::One(Message::Notification(notification))) => {
                 let about = about.and_then(|id| self.number_of(id));
-                self.server_notification(about, &notification, line, effects);
+                self.server_notification(now, about, &notification, line, effects);
             }
             Ok(Parsed::Batch(_)) | Err(_) => {
                 effects.log.push((Level::Warn, "dropped something that is no message for this client".into()));

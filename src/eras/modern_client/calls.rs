@@ -18,6 +18,9 @@ use crate::session::Level;
 pub(super) const LEVEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the server may take for a request of our own.
 pub(super) const OWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long after an answer log messages on the notification stream may belong to it: that is another connection, and a message may be
+/// overtaken by the answer.
+pub(super) const LOG_GRACE: Duration = Duration::from_millis(500);
 /// Requests of our own that may wait at one time; beyond it, none is made.
 pub(super) const MAX_OWN: usize = 4096;
 
@@ -221,13 +224,18 @@ impl ModernClient {
         if stored.error && results::code_of(stored.text()) == Some(results::URL_ELICITATION_REQUIRED) {
             return self.visits_required(now, number, stored, effects);
         }
-        self.deliver(number, stored, effects);
+        self.deliver(now, number, stored, effects);
     }
 
     /// Gives the client its response; the call is over.
-    pub(super) fn deliver(&mut self, number: u64, stored: &Stored, effects: &mut Effects) {
+    pub(super) fn deliver(&mut self, now: Duration, number: u64, stored: &Stored, effects: &mut Effects) {
         let Some(call) = self.drop_call(number, None, effects) else { return };
         let Some(asker) = call.asker else { return };
+        if let Some(level) = asker.level
+            && let Some(until) = self.log_until.get_mut(level.rank())
+        {
+            *until = now + LOG_GRACE;
+        }
         let line = if stored.error {
             results::error_response(&asker.id, stored.text())
         } else {
@@ -241,6 +249,7 @@ impl ModernClient {
 
     pub(super) fn server_notification(
         &mut self,
+        now: Duration,
         about: Option<u64>,
         notification: &Notification<'_>,
         line: Bytes,
@@ -250,7 +259,7 @@ impl ModernClient {
         match &*notification.method {
             "notifications/progress" => self.progress(params, effects),
             "notifications/message" => {
-                if self.wants_log(about, params) {
+                if self.wants_log(now, about, params) {
                     effects.to_client.push(line);
                 }
             }
@@ -286,7 +295,7 @@ impl ModernClient {
     }
 
     /// 2026-07-28 "Logging": only for a request that asked for this level. A message on a stream of its own may belong to any of them.
-    fn wants_log(&self, about: Option<u64>, params: Option<&str>) -> bool {
+    fn wants_log(&self, now: Duration, about: Option<u64>, params: Option<&str>) -> bool {
         let level = params.and_then(|params| {
             let [level] = members(params, ["level"]).ok()?;
             LogLevel::read(level?.value)
@@ -295,7 +304,10 @@ impl ModernClient {
         let wants = |call: &Call| call.asker.as_ref().and_then(|asker| asker.level).is_some_and(|least| level >= least);
         match about {
             Some(number) => self.calls.get(&number).is_some_and(wants),
-            None => self.calls.values().any(wants),
+            None => {
+                let mut late = self.log_until.iter().take(level.rank() + 1);
+                self.calls.values().any(wants) || late.any(|until| *until > now)
+            }
         }
     }
 

@@ -98,11 +98,11 @@ impl ModernClient {
         let Some(facts) = self.facts() else { return };
         let both = |wanted: Option<bool>, offered: bool| Some(wanted == Some(true) && offered);
         let wants = Wants {
-            tools_list_changed: both(filter.wants.tools_list_changed, facts.tools_changed),
-            prompts_list_changed: both(filter.wants.prompts_list_changed, facts.prompts_changed),
-            resources_list_changed: both(filter.wants.resources_list_changed, facts.resources_changed),
+            tools_list_changed: both(filter.wants.tools_list_changed, facts.tools),
+            prompts_list_changed: both(filter.wants.prompts_list_changed, facts.prompts),
+            resources_list_changed: both(filter.wants.resources_list_changed, facts.resources),
         };
-        let watches = facts.subscribe;
+        let watches = facts.resources;
         let mut listen = Listen {
             id: request.id.clone(),
             wants,

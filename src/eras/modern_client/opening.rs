@@ -53,20 +53,12 @@ pub(super) struct Facts {
     info: Option<String>,
     /// Its name, version and title, if they are short.
     short_info: Option<String>,
+    // Whether it has them at all. Many servers send changes and take subscriptions that they did not declare, and after a new session
+    // the bridge itself says that lists may have changed.
     pub(super) logging: bool,
-    pub(super) subscribe: bool,
-    pub(super) tools_changed: bool,
-    pub(super) prompts_changed: bool,
-    pub(super) resources_changed: bool,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct Feature {
-    #[serde(default)]
-    list_changed: Option<bool>,
-    #[serde(default)]
-    subscribe: Option<bool>,
+    pub(super) tools: bool,
+    pub(super) prompts: bool,
+    pub(super) resources: bool,
 }
 
 #[derive(Deserialize)]
@@ -88,22 +80,18 @@ impl Facts {
         };
         let capabilities = capabilities.map_or("{}", |member| member.value);
         let features = members(capabilities, ["logging", "resources", "tools", "prompts"]).unwrap_or_default();
-        let [logging, resources, tools, prompts] = features;
-        let feature = |member: Option<super::text::Member<'_>>| -> Feature {
-            member.and_then(|member| serde_json::from_str(member.value).ok()).unwrap_or_default()
-        };
-        let is_set = |flag: Option<bool>| flag == Some(true);
+        let [logging, resources, tools, prompts] =
+            features.map(|member| member.is_some_and(|member| is_object(member.value)));
         let info = info.map(|info| info.value).filter(|info| is_object(info));
         Self {
             capabilities: without_tasks(capabilities),
             instructions: instructions.map(|text| text.value).filter(|text| string(text).is_some()).map(str::to_owned),
             short_info: info.and_then(short_info),
             info: info.map(str::to_owned),
-            logging: logging.is_some_and(|member| is_object(member.value)),
-            subscribe: is_set(feature(resources).subscribe),
-            resources_changed: is_set(feature(resources).list_changed),
-            tools_changed: is_set(feature(tools).list_changed),
-            prompts_changed: is_set(feature(prompts).list_changed),
+            logging,
+            tools,
+            prompts,
+            resources,
         }
     }
 
@@ -185,8 +173,7 @@ mod tests {
                 "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1", "icons": []}},
             })
         );
-        assert!(facts.logging && facts.subscribe && facts.tools_changed);
-        assert!(!facts.prompts_changed && !facts.resources_changed);
+        assert!(facts.logging && facts.resources && facts.tools && !facts.prompts);
         assert_eq!(facts.short_info(), Some(r#"{"name":"s","version":"1"}"#));
     }
 

@@ -21,8 +21,10 @@ pub(super) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub(super) const UNSUPPORTED_VERSION: i64 = -32022;
 pub(super) const MISSING_CAPABILITY: i64 = -32021;
 
+/// How many levels there are.
+pub(super) const LEVELS: usize = 8;
 /// The levels of RFC 5424 in MCP's words, the most verbose first.
-const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+const LEVEL_WORDS: [&str; LEVELS] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// A log level; a smaller one lets more through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +34,17 @@ impl LogLevel {
     /// Reads the JSON text of a level.
     pub(super) fn read(value: &str) -> Option<Self> {
         let word = string(value)?;
-        LEVELS.iter().position(|level| **level == *word).map(Self)
+        LEVEL_WORDS.iter().position(|level| **level == *word).map(Self)
+    }
+
+    /// Its place in the order of levels.
+    pub(super) fn rank(self) -> usize {
+        self.0
     }
 
     /// Its word.
     pub(super) fn word(self) -> &'static str {
-        LEVELS.get(self.0).copied().unwrap_or("debug")
+        LEVEL_WORDS.get(self.0).copied().unwrap_or("debug")
     }
 }
 
@@ -173,7 +180,7 @@ impl<'a> Asked<'a> {
         }
         let read_level = level.map(|level| LogLevel::read(level.value));
         if read_level == Some(None) {
-            return Err(Refusal::invalid(format!("{LOG_LEVEL} must be one of {}", LEVELS.join(", "))));
+            return Err(Refusal::invalid(format!("{LOG_LEVEL} must be one of {}", LEVEL_WORDS.join(", "))));
         }
         Ok(Self {
             params,

@@ -368,7 +368,7 @@ impl ModernClient {
             return; // nobody waits
         };
         if !call.carries_questions() || call.repeats >= MAX_VISIT_ROUNDS {
-            return self.deliver(number, stored, effects);
+            return self.deliver(now, number, stored, effects);
         }
         if !call.abilities.elicitation_url {
             self.drop_call(number, None, effects);
@@ -377,7 +377,7 @@ impl ModernClient {
         let demanded: Option<UrlError> = serde_json::from_str(stored.text()).ok();
         let demanded = demanded.map(|error| error.data.elicitations).unwrap_or_default();
         if demanded.is_empty() || demanded.len() > MAX_QUESTIONS || stored.text.len() > MAX_QUESTION_BYTES {
-            return self.deliver(number, stored, effects);
+            return self.deliver(now, number, stored, effects);
         }
         let first = self.last + 1;
         self.last += demanded.len() as u64;
@@ -397,7 +397,7 @@ impl ModernClient {
         }
         let Some(call) = self.calls.get_mut(&number) else { return };
         if questions.is_empty() {
-            return self.deliver(number, stored, effects);
+            return self.deliver(now, number, stored, effects);
         }
         call.questions = questions;
         call.visits = visits;
