@@ -213,6 +213,11 @@ impl Eras {
             let mut effects = Effects::default();
             if self.translator.is_none() {
                 self.begin(now, refuses, adopted.as_ref(), &mut effects);
+                if self.session.is_draining()
+                    && let Some(active) = &mut self.translator
+                {
+                    active.machine.client_gone(now, &mut effects);
+                }
             }
             for line in lines {
                 let Some(active) = &mut self.translator else { break };

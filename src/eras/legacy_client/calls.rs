@@ -165,6 +165,16 @@ impl Calls {
         self.questions.remove(id)
     }
 
+    /// The questions of a request that the client has not answered, in their order.
+    pub(super) fn open_questions(&self, key: Key) -> Vec<Id> {
+        match self.open.get(&key).map(|call| &call.state) {
+            Some(State::Asking(asking)) => {
+                asking.ids().map(|(_, id)| id).filter(|id| self.questions.contains_key(*id)).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.pauses.first().map(|(at, _)| *at)
     }

@@ -48,12 +48,8 @@ struct Question {
 impl Asking {
     /// The questions without an answer, with their places.
     pub(super) fn ids(&self) -> impl Iterator<Item = (usize, &Id)> {
-        let open = |(place, question): (usize, &'_ Question)| question.answer.is_none().then_some(place);
-        self.questions
-            .iter()
-            .enumerate()
-            .filter(move |(place, question)| open((*place, question)).is_some())
-            .map(|(place, question)| (place, &question.id))
+        let open = self.questions.iter().enumerate().filter(|(_, question)| question.answer.is_none());
+        open.map(|(place, question)| (place, &question.id))
     }
 
     /// The members that answer the server.
@@ -281,10 +277,7 @@ impl LegacyClient {
         if self.leaving {
             return;
         }
-        let Some(call) = self.calls.get_mut(key) else { return };
-        if let State::Asking(asking) = &call.state {
-            effects.to_client.extend(asking.ids().map(|(_, id)| cancelled(id)));
-        }
+        effects.to_client.extend(self.calls.open_questions(key).iter().map(cancelled));
     }
 
     /// 2025-11-25 "URL Mode Elicitation": the client hears that it is over.

@@ -22,15 +22,59 @@ const suite = [
     join(peers, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js')
 ];
 
-// A leg is one way to put the bridge before the suite. The legs of 2026-07-28 will stand beside these.
+// The scenarios of 2026-07-28 that do not sign in, and those whose server wants its headers on every message that it ever gets.
+const SCENARIOS_26 = {
+    scored: [
+        'tools_call',
+        'request-metadata',
+        'sep-2322-client-request-state',
+        'http-standard-headers',
+        'http-custom-headers',
+        'http-invalid-tool-headers',
+        'json-schema-ref-no-deref'
+    ],
+    unscored: ['json-schema-2020-12-preservation']
+};
+const STRICT_26 = ['request-metadata', 'http-standard-headers'];
+
+// A leg is one way to put the bridge before the suite.
 const legs = {
     // The suite's servers, our stdio client. Sign-in (auth/*) has legs of its own.
     25: {
         title: 'client scenarios, 2025-11-25, without auth',
         run: workspace =>
             clientScenarios(workspace, '2025-11-25', {
+                client: 'client.mjs',
                 scored: ['initialize', 'tools_call', 'elicitation-sep1034-client-defaults', 'sse-retry'],
                 unscored: ['json-schema-2020-12-preservation']
+            })
+    },
+    // The suite's servers of 2026-07-28 and a client of that revision.
+    '26m': {
+        title: 'client scenarios, 2026-07-28, modern client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2026-07-28', { client: 'client-modern.mjs', env: { CLIENT_ERA: 'modern' }, ...SCENARIOS_26 })
+    },
+    // The same servers and a client of 2025-11-25. Two of them count every message without the headers of 2026-07-28 as a failure, also
+    // the client's `initialize` that goes out as it came; so the bridge is told what the server speaks.
+    '26l': {
+        title: 'client scenarios, 2026-07-28, legacy client, --protocol modern, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2026-07-28', {
+                client: 'client-modern.mjs',
+                env: { CLIENT_ERA: 'legacy', DRAWBRIDGE_ARGS: '--protocol modern' },
+                ...SCENARIOS_26
+            })
+    },
+    // The same, and the bridge finds out.
+    '26l-auto': {
+        title: 'client scenarios, 2026-07-28, legacy client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2026-07-28', {
+                client: 'client-modern.mjs',
+                env: { CLIENT_ERA: 'legacy' },
+                scored: SCENARIOS_26.scored.filter(name => !STRICT_26.includes(name)),
+                unscored: SCENARIOS_26.unscored
             })
     },
     // The suite's clients, our front, the bridge, our server.
@@ -44,7 +88,7 @@ const legs = {
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'nothing' })
     }
 };
-const DEFAULT_LEGS = ['25', 'server25'];
+const DEFAULT_LEGS = ['25', '26m', '26l', '26l-auto', 'server25'];
 
 const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } });
 const chosen = positionals.length > 0 ? positionals : DEFAULT_LEGS;
@@ -90,13 +134,18 @@ function row(scenario, scored, checks, trouble) {
     };
 }
 
-async function clientScenarios(directory, revision, { scored, unscored }) {
+async function clientScenarios(directory, revision, { client, env: extra, scored, unscored }) {
     const rows = [];
     for (const scenario of [...scored, ...unscored]) {
         const results = join(directory, scenario);
-        const command = `${process.execPath} ${join(here, 'client.mjs')}`;
+        const command = `${process.execPath} ${join(here, client)}`;
         const args = ['client', '--command', command, '--scenario', scenario, '--spec-version', revision, '-o', results];
-        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env, cwd: peers, limit: CLIENT_LIMIT_MS });
+        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], {
+            // A home of its own: what an earlier scenario's server was like says nothing about this one.
+            env: { ...env, ...extra, HOME: mkdtempSync(join(directory, 'home-')) },
+            cwd: peers,
+            limit: CLIENT_LIMIT_MS
+        });
         let checks = [];
         let trouble = /CLIENT (TIMED OUT|EXITED WITH ERROR)[^\n]*/.exec(stderr)?.[0];
         try {
