@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use base64::Engine as _;
+use bytes::Bytes;
 use ring::hmac;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -278,7 +279,14 @@ impl ModernClient {
     // ---- the client answers ----
 
     /// A retry.
-    pub(super) fn resume(&mut self, now: Duration, request: &Request<'_>, asked: &Asked<'_>, effects: &mut Effects) {
+    pub(super) fn resume(
+        &mut self,
+        now: Duration,
+        request: &Request<'_>,
+        asked: &Asked<'_>,
+        line: &Bytes,
+        effects: &mut Effects,
+    ) {
         let (number, answers) = match self.judge_retry(request, asked) {
             Ok(judged) => judged,
             Err(refusal) => return refuse(&request.id, &refusal, effects),
@@ -326,7 +334,12 @@ impl ModernClient {
             return self.ask(now, number, effects);
         }
         if call.idle {
-            self.visits_answered(now, number, agreed, request, asked, effects);
+            if agreed {
+                self.visits_made(now, number, request, asked, line, effects);
+            } else {
+                self.drop_call(number, None, effects);
+                effects.to_client.push(results::url_declined(&request.id));
+            }
         }
     }
 
@@ -405,20 +418,17 @@ impl ModernClient {
     }
 
     /// The client came back from the visits: the request goes out again, once the server knows of them.
-    fn visits_answered(
+    fn visits_made(
         &mut self,
         now: Duration,
         number: u64,
-        agreed: bool,
         request: &Request<'_>,
         asked: &Asked<'_>,
+        line: &Bytes,
         effects: &mut Effects,
     ) {
         let Some(old) = self.drop_call(number, None, effects) else { return };
-        if !agreed {
-            return effects.to_client.push(results::url_declined(&request.id));
-        }
-        let again = self.new_call(request, asked);
+        let again = self.new_call(request, asked, line);
         let Some(call) = self.calls.get_mut(&again) else { return };
         call.repeats = old.repeats + 1;
         call.visits = old.visits;
