@@ -301,7 +301,7 @@ impl Dialogue {
         for action in self.actions.drain(..) {
             match action {
                 Action::Write(line) | Action::WriteAbout(_, line) => {
-                    self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8"))
+                    self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8"));
                 }
                 Action::Start(exchange, outgoing) => self.sent.push(Sent { exchange, outgoing }),
                 Action::Abort(exchange) => {

@@ -1,5 +1,6 @@
 // The same as client.mjs for scenarios of 2026-07-28: a stdio client that launches the bridge with the suite's server URL.
-// CLIENT_ERA=legacy speaks 2025-11-25 (TypeScript SDK 1.x; the bridge translates), modern speaks 2026-07-28 (SDK 2.x).
+// CLIENT_ERA=legacy speaks 2025-11-25 (TypeScript SDK 1.x; the bridge translates), modern speaks 2026-07-28 (SDK 2.x), auto
+// knows both and asks first. The last two also meet the suite's servers of 2025-11-25.
 //
 //   MCP_CONFORMANCE_SCENARIO=<name> CLIENT_ERA=legacy node client-modern.mjs <server-url>
 import { Client as ModernClient } from '@modelcontextprotocol/client';
@@ -14,25 +15,30 @@ const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT || '{}');
 const url = process.argv.at(-1);
 const info = { name: 'conformance-stdio-client', version: '1.0.0' };
 const capabilities = { roots: {}, sampling: {}, elicitation: {} };
+// Nothing filled in: the SDK puts the schema's defaults in (SEP-1034).
+const withDefaults = { elicitation: { form: { applyDefaults: true } } };
+const modes = { modern: { pin: '2026-07-28' }, auto: 'auto' };
 
 /** A connected client, whose user says yes after `before` is done. */
-async function connect(before = async () => {}) {
+async function connect(before = async () => {}, declared = capabilities) {
     const confirm = async () => {
         await before();
-        return { action: 'accept', content: { confirmed: true } };
+        return { action: 'accept', content: declared === withDefaults ? {} : { confirmed: true } };
     };
     const sample = () => ({ model: 'm', role: 'assistant', content: { type: 'text', text: 'ok' } });
     const roots = () => ({ roots: [] });
     const stdio = { ...bridgeCommand(url), env: process.env, stderr: 'inherit' };
-    if (process.env.CLIENT_ERA === 'modern') {
-        const client = new ModernClient(info, { capabilities, versionNegotiation: { mode: { pin: '2026-07-28' } } });
+    const mode = modes[process.env.CLIENT_ERA];
+    if (mode !== undefined) {
+        const client = new ModernClient(info, { capabilities: declared, versionNegotiation: { mode } });
         client.setRequestHandler('elicitation/create', confirm);
-        client.setRequestHandler('sampling/createMessage', sample);
-        client.setRequestHandler('roots/list', roots);
+        if (declared.sampling) client.setRequestHandler('sampling/createMessage', sample);
+        if (declared.roots) client.setRequestHandler('roots/list', roots);
         await client.connect(new ModernStdio(stdio));
+        if (client.getNegotiatedProtocolVersion() !== '2026-07-28') throw new Error('the bridge did not speak 2026-07-28');
         return client;
     }
-    const client = new LegacyClient(info, { capabilities });
+    const client = new LegacyClient(info, { capabilities: declared });
     client.setRequestHandler(ElicitRequestSchema, confirm);
     client.setRequestHandler(CreateMessageRequestSchema, sample);
     client.setRequestHandler(ListRootsRequestSchema, roots);
@@ -40,8 +46,8 @@ async function connect(before = async () => {}) {
     return client;
 }
 
-async function withClient(body, before) {
-    const client = await connect(before);
+async function withClient(body, declared) {
+    const client = await connect(undefined, declared);
     try {
         await body(client);
     } finally {
@@ -51,7 +57,16 @@ async function withClient(body, before) {
 
 const toolNames = async client => (await client.listTools()).tools.map(tool => tool.name);
 
+const callByName = (name, declared) =>
+    withClient(async client => {
+        if (!(await toolNames(client)).includes(name)) throw new Error(`the server offers no ${name}`);
+        await client.callTool({ name, arguments: {} });
+    }, declared);
+
 const scenarios = {
+    initialize: () => withClient(toolNames),
+    'elicitation-sep1034-client-defaults': () => callByName('test_client_elicitation_defaults', withDefaults),
+    'sse-retry': () => callByName('test_reconnection'),
     tools_call: () =>
         withClient(async client => {
             const [name] = await toolNames(client);

@@ -22,6 +22,11 @@ const suite = [
     join(peers, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js')
 ];
 
+// The scenarios of 2025-11-25 that do not sign in.
+const SCENARIOS_25 = {
+    scored: ['initialize', 'tools_call', 'elicitation-sep1034-client-defaults', 'sse-retry'],
+    unscored: ['json-schema-2020-12-preservation']
+};
 // The scenarios of 2026-07-28 that do not sign in, and those whose server wants its headers on every message that it ever gets.
 const SCENARIOS_26 = {
     scored: [
@@ -43,11 +48,18 @@ const legs = {
     25: {
         title: 'client scenarios, 2025-11-25, without auth',
         run: workspace =>
-            clientScenarios(workspace, '2025-11-25', {
-                client: 'client.mjs',
-                scored: ['initialize', 'tools_call', 'elicitation-sep1034-client-defaults', 'sse-retry'],
-                unscored: ['json-schema-2020-12-preservation']
-            })
+            clientScenarios(workspace, '2025-11-25', { client: 'client.mjs', ...SCENARIOS_25 })
+    },
+    // The same servers, and clients that speak 2026-07-28 alone or know both: the bridge translates.
+    '25m': {
+        title: 'client scenarios, 2025-11-25, modern client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2025-11-25', { client: 'client-modern.mjs', env: { CLIENT_ERA: 'modern' }, ...SCENARIOS_25 })
+    },
+    '25d': {
+        title: 'client scenarios, 2025-11-25, dual-era client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2025-11-25', { client: 'client-modern.mjs', env: { CLIENT_ERA: 'auto' }, ...SCENARIOS_25 })
     },
     // The suite's servers of 2026-07-28 and a client of that revision.
     '26m': {
@@ -88,7 +100,7 @@ const legs = {
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'nothing' })
     }
 };
-const DEFAULT_LEGS = ['25', '26m', '26l', '26l-auto', 'server25'];
+const DEFAULT_LEGS = ['25', '25m', '25d', '26m', '26l', '26l-auto', 'server25'];
 
 const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } });
 const chosen = positionals.length > 0 ? positionals : DEFAULT_LEGS;
