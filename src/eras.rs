@@ -98,6 +98,8 @@ pub struct Eras {
     refuses: Option<Era>,
     switches: u32,
     switched_at: Duration,
+    /// The session has left, and so must we.
+    leaving: bool,
     /// What the session wants done, on its way through the translator.
     inner: Vec<Action>,
 }
@@ -132,6 +134,7 @@ impl Eras {
             refuses,
             switches: 0,
             switched_at: Duration::ZERO,
+            leaving: false,
             inner: Vec::new(),
         }
     }
@@ -145,11 +148,15 @@ impl Eras {
             self.decide(refused, line);
         }
         if self.translator.is_some() {
-            return self.translate(now, input, actions);
+            self.translate(now, input, actions);
+        } else {
+            self.session.handle(now, input, actions);
+            if self.session.has_era_news() {
+                self.follow_news(now, actions);
+            }
         }
-        self.session.handle(now, input, actions);
-        if self.session.has_era_news() {
-            self.follow_news(now, actions);
+        if self.leaving {
+            self.leave(now, actions);
         }
     }
 
@@ -339,11 +346,8 @@ impl Eras {
                 (Some(active), Action::WriteAbout(about, line)) => {
                     active.machine.server_line_about(now, &about, line, &mut effects);
                 }
-                (Some(active), Action::Exit) => {
-                    active.machine.finish(now, &mut effects);
-                    actions.extend(effects.to_client.drain(..).map(Action::Write));
-                    actions.push(Action::Exit);
-                }
+                // The translator has the last word.
+                (_, Action::Exit) => self.leaving = true,
                 (_, action) => actions.push(action),
             }
         }
@@ -408,6 +412,16 @@ impl Eras {
             let effects = self.feed(now, actions, |session, inner| session.handle(now, Input::Tick, inner));
             self.carry_out(now, effects, actions);
         }
+    }
+
+    fn leave(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let mut effects = Effects::default();
+        if let Some(mut active) = self.translator.take() {
+            active.machine.finish(now, &mut effects);
+        }
+        self.leaving = false;
+        actions.extend(effects.to_client.into_iter().map(Action::Write));
+        actions.push(Action::Exit);
     }
 }
 

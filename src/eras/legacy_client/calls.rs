@@ -298,7 +298,7 @@ impl LegacyClient {
     /// The client gets its response.
     pub(super) fn finish_call(&mut self, key: Key, line: Bytes, effects: &mut Effects) {
         let Some(mut call) = self.calls.remove(key) else { return };
-        self.end_elicitations(&mut call.elicitations, effects);
+        Self::end_elicitations(&mut call.elicitations, effects);
         let same = matches!(&call.state, State::Sent(id) if *id == call.id);
         let line = if same { line } else { message::with_id(&line, &call.id).unwrap_or(line) };
         self.respond(call.batch, line, effects);
@@ -309,7 +309,7 @@ impl LegacyClient {
         let data = format!("{{\"source\":\"mcp-drawbridge\",\"kind\":{}}}", message::quote(kind));
         self.withdraw_questions(key, effects);
         let Some(mut call) = self.calls.remove(key) else { return };
-        self.end_elicitations(&mut call.elicitations, effects);
+        Self::end_elicitations(&mut call.elicitations, effects);
         let line = message::error_response(Some(&call.id), message::BRIDGE_ERROR, why, Some(&data));
         self.respond(call.batch, line, effects);
     }
@@ -329,7 +329,7 @@ impl LegacyClient {
         };
         self.withdraw_questions(key, effects);
         let Some(mut call) = self.calls.remove(key) else { return };
-        self.end_elicitations(&mut call.elicitations, effects);
+        Self::end_elicitations(&mut call.elicitations, effects);
         if let State::Sent(session_id) = &call.state {
             effects.to_session.push(cancelled(session_id));
         }

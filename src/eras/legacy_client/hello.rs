@@ -358,7 +358,7 @@ impl LegacyClient {
             self.send_discover(effects);
         }
         let Some(discovery) = &self.discovery else { return };
-        if !discovery.due.is_some_and(|due| due <= self.now) {
+        if discovery.due.is_none_or(|due| due > self.now) {
             return;
         }
         let under_way = discovery.id.clone();

@@ -152,7 +152,7 @@ impl LegacyClient {
             return self.fail(key, "too-many-rounds", &why, effects);
         }
         let mut old = std::mem::take(&mut call.elicitations);
-        self.end_elicitations(&mut old, effects);
+        Self::end_elicitations(&mut old, effects);
         let requests = required.input_requests.map(|requests| requests.0).unwrap_or_default();
         if requests.is_empty() {
             return self.pause(key, required.request_state, effects);
@@ -281,7 +281,7 @@ impl LegacyClient {
     }
 
     /// 2025-11-25 "URL Mode Elicitation": the client hears that it is over.
-    pub(super) fn end_elicitations(&mut self, names: &mut Vec<Box<str>>, effects: &mut Effects) {
+    pub(super) fn end_elicitations(names: &mut Vec<Box<str>>, effects: &mut Effects) {
         for name in names.drain(..) {
             let line = format!(
                 "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/elicitation/complete\",\"params\":{{\"elicitationId\":{}}}}}",

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::message::{self, offset_in};
 
-/// What a result is (2026-07-28 "ResultType").
+/// What a result is (2026-07-28 `ResultType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Complete,
