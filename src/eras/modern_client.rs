@@ -499,7 +499,7 @@ impl Translator for ModernClient {
             self.timers.pop_first();
             match due {
                 Due::Ask(call) => self.ask(now, call, effects),
-                Due::Forget(call) => self.forget(call, effects),
+                Due::Forget(call) => self.forget(call, rounds::UNANSWERED, effects),
                 Due::Visit(call) => self.visit_over(call, effects),
                 Due::Acknowledge(listen) => self.acknowledge(listen, effects),
                 Due::Own(number) => self.own_overdue(now, number, effects),

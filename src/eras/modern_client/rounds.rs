@@ -42,6 +42,9 @@ pub(super) const VISIT_PATIENCE: Duration = Duration::from_secs(10);
 /// Times that one request is sent again because the server wants another URL visited.
 pub(super) const MAX_VISIT_ROUNDS: u32 = 10;
 
+/// Why a question has no answer.
+pub(super) const UNANSWERED: &str = "the client did not answer in time";
+
 /// A question that the client has not answered.
 #[derive(Debug)]
 pub(super) struct OpenQuestion {
@@ -226,7 +229,7 @@ impl ModernClient {
             effects
                 .log
                 .push((Level::Warn, "too many requests wait for the client's answers; the oldest is given up".into()));
-            self.forget(oldest, effects);
+            self.forget(oldest, UNANSWERED, effects);
         }
     }
 
@@ -238,10 +241,10 @@ impl ModernClient {
     }
 
     /// The client never came back.
-    pub(super) fn forget(&mut self, number: u64, effects: &mut Effects) {
-        let Some(call) = self.drop_call(number, Some("the client did not answer in time"), effects) else { return };
+    pub(super) fn forget(&mut self, number: u64, why: &str, effects: &mut Effects) {
+        let Some(call) = self.drop_call(number, Some(why), effects) else { return };
         if !call.idle {
-            effects.to_session.push(cancelled(&self.our_id(number), "\"the client did not answer in time\""));
+            effects.to_session.push(cancelled(&self.our_id(number), &message::quote(why)));
         }
         if let Some(state) = call.state {
             if self.rounds.expired.len() >= MAX_EXPIRED {
@@ -256,7 +259,7 @@ impl ModernClient {
         let mut away: Vec<u64> = self.rounds.by_state.values().copied().collect();
         away.sort_unstable();
         for number in away {
-            self.forget(number, effects);
+            self.forget(number, "the client left before it answered", effects);
         }
     }
 
