@@ -91,6 +91,12 @@ impl Rounds {
         self.expired.iter().any(|expired| **expired == *state)
     }
 
+    /// As if so much were kept.
+    #[cfg(test)]
+    pub(super) fn pretend_stored(&mut self, bytes: usize) {
+        self.stored_bytes = bytes;
+    }
+
     pub(super) fn holds_nothing(&self) -> bool {
         self.by_state.is_empty() && self.by_question.is_empty() && self.order.is_empty() && self.stored_bytes == 0
     }
