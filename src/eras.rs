@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::era::{self, Era};
-use crate::message::{self, Message, Parsed};
+use crate::message::{self, Id, Message, Parsed};
 use crate::session::{Action, Adopted, EraNews, Input, Session, SignIn};
 
 use self::legacy_client::LegacyClient;
@@ -211,7 +211,9 @@ impl Eras {
     /// The server turned out to be of the other era.
     fn follow_news(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for EraNews { refuses, lines, adopted } in self.session.take_era_news() {
-            if self.translator.is_none() && !self.may_switch(now) {
+            // A client that has a legacy session keeps it: one stray request of the other era must not cost it that.
+            let stray = refuses == Era::Modern && self.session.has_legacy_session();
+            if self.translator.is_none() && (stray || !self.may_switch(now)) {
                 for line in lines {
                     self.session.handle_settled(now, line, actions);
                 }
@@ -228,11 +230,7 @@ impl Eras {
             }
             for line in lines {
                 let Some(active) = &mut self.translator else { break };
-                if active.speaks == refuses {
-                    active.machine.refused(now, line, &mut effects);
-                } else {
-                    active.machine.client_line(now, &line, &mut effects);
-                }
+                active.given_back(now, refuses, line, &mut effects);
             }
             self.carry_out(now, effects, actions);
         }
@@ -355,11 +353,7 @@ impl Eras {
         for EraNews { refuses, lines, .. } in self.session.take_era_news() {
             let Some(active) = &mut self.translator else { break };
             for line in lines {
-                if active.speaks == refuses {
-                    active.machine.refused(now, line, &mut effects);
-                } else {
-                    active.machine.client_line(now, &line, &mut effects);
-                }
+                active.given_back(now, refuses, line, &mut effects);
             }
         }
         effects
@@ -425,12 +419,42 @@ impl Eras {
     }
 }
 
+impl Active {
+    /// A line that the session gave back, because the server refused its era.
+    fn given_back(&mut self, now: Duration, refuses: Era, line: Bytes, effects: &mut Effects) {
+        if self.speaks == refuses {
+            let clients_own = refuses == Era::Legacy && !is_ours(&line);
+            return match (&mut effects.wrong_era, clients_own) {
+                (_, false) => self.machine.refused(now, line, effects),
+                // Said by the client itself, before the translator was there.
+                (Some(lines), true) => lines.push(line),
+                (None, true) => effects.settled.push(line),
+            };
+        }
+        let before = effects.to_session.len();
+        self.machine.client_line(now, &line, effects);
+        // What the translator passes on as it is would only come back again.
+        let (same, other): (Vec<_>, Vec<_>) = effects.to_session.drain(before..).partition(|passed| *passed == line);
+        effects.to_session.extend(other);
+        effects.settled.extend(same);
+    }
+}
+
 impl ToSession {
     fn give(self, now: Duration, session: &mut Session, actions: &mut Vec<Action>) {
         match self {
             Self::Line(line) => session.handle(now, Input::Line(line), actions),
             Self::Settled(line) => session.handle_settled(now, line, actions),
         }
+    }
+}
+
+/// Whether a translator made this request: towards a legacy server, all of its requests have ids of the bridge.
+fn is_ours(line: &[u8]) -> bool {
+    let ours = |id: &Id| matches!(id, Id::String(id) if id.starts_with("mcp-drawbridge-"));
+    match message::parse(line) {
+        Ok(Parsed::One(Message::Request(request))) => ours(&request.id),
+        _ => true,
     }
 }
 

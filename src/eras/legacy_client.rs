@@ -16,7 +16,7 @@ mod listen;
 mod questions;
 mod results;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub struct LegacyClient {
     /// What came before the client could be answered.
     held: VecDeque<Bytes>,
     held_bytes: usize,
+    /// The ids of the requests in `held`, in `doubted`, and of an `initialize` that waits.
+    kept_ids: HashSet<Id>,
     calls: Calls,
     /// Lines of the client that the server refused as a legacy one would, until that is known.
     doubted: Vec<Bytes>,
@@ -74,6 +76,7 @@ impl LegacyClient {
             discovery: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            kept_ids: HashSet::new(),
             calls: Calls::default(),
             doubted: Vec::new(),
             listen: Listen::default(),
@@ -216,13 +219,37 @@ impl LegacyClient {
             );
         }
         self.held_bytes += line.len();
+        self.kept_ids.extend(message::request_ids(&line));
         self.held.push_back(line);
     }
 
     fn release(&mut self, effects: &mut Effects) {
-        self.held_bytes = 0;
-        for line in std::mem::take(&mut self.held) {
+        for line in self.take_held() {
             self.on_client_line(&line, effects);
+        }
+    }
+
+    fn take_held(&mut self) -> VecDeque<Bytes> {
+        self.held_bytes = 0;
+        let held = std::mem::take(&mut self.held);
+        self.forget_ids(&held);
+        held
+    }
+
+    fn doubt(&mut self, line: Bytes) {
+        self.kept_ids.extend(message::request_ids(&line));
+        self.doubted.push(line);
+    }
+
+    fn take_doubted(&mut self) -> Vec<Bytes> {
+        let doubted = std::mem::take(&mut self.doubted);
+        self.forget_ids(&doubted);
+        doubted
+    }
+
+    fn forget_ids<'a>(&mut self, lines: impl IntoIterator<Item = &'a Bytes>) {
+        for id in lines.into_iter().flat_map(|line| message::request_ids(line)) {
+            self.kept_ids.remove(&id);
         }
     }
 
@@ -298,7 +325,7 @@ impl Translator for LegacyClient {
     }
 
     fn holds(&self, id: &Id) -> bool {
-        self.calls.is_open(id) || self.is_subscriber(id)
+        self.calls.is_open(id) || self.is_subscriber(id) || self.kept_ids.contains(id)
     }
 
     fn signing_in(&mut self, now: Duration, pending: bool, effects: &mut Effects) {

@@ -245,19 +245,12 @@ impl World {
         }
         self.last_id += 1;
         let id = self.last_id.to_string();
-        // One that is in use stays with its request.
-        let (id, counts) = match self.some_id(script).filter(|_| script.one_in(2)) {
-            Some(used) => (used, false),
-            None => (id, true),
-        };
-        let waits = self.ids.get(&id).is_some_and(|count| count.got < count.wanted);
-        if counts || !waits {
-            self.ids.entry(id.clone()).or_default().wanted += 1;
-        }
-        // A request that was cancelled is answered or not, and so its id may be free or not.
-        if self.cancelled.contains(&id) {
+        let id = self.some_id(script).filter(|_| script.one_in(2)).unwrap_or(id);
+        // One that is in use stays with its request, unless that is answered and only waits for the rest of its batch.
+        if self.ids.get(&id).is_some_and(|count| count.got < count.wanted) {
             return;
         }
+        self.ids.entry(id.clone()).or_default().wanted += 1;
         self.input(Input::TooLong { id: Some(parse_id(&id)), is_request: true, length: 1 << 30, limit: 1 << 20 });
     }
 

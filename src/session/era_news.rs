@@ -100,6 +100,11 @@ impl Session {
         self.watch.translator = owes;
     }
 
+    /// There is a legacy session, or one is being opened.
+    pub fn has_legacy_session(&self) -> bool {
+        self.link.phase != Phase::Idle
+    }
+
     /// stdin ended, and requests in flight may still finish.
     pub fn is_draining(&self) -> bool {
         self.closing == Some(Closing::Draining)

@@ -98,10 +98,10 @@ impl Calls {
         self.by_session.len() < self.open.len()
     }
 
-    /// Takes the request's line back from the session, by the session's id.
-    pub(super) fn take_line(&mut self, session_id: &Id) -> Option<Bytes> {
+    /// Takes the request back from the session, by the session's id.
+    pub(super) fn take_back(&mut self, session_id: &Id) -> Option<Call> {
         let key = self.of_session(session_id)?;
-        self.remove(key).map(|call| call.line)
+        self.remove(key)
     }
 
     fn add(&mut self, call: Call) -> Key {

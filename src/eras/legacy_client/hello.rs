@@ -137,6 +137,7 @@ impl LegacyClient {
         }
         self.client = Some(Client::read(text));
         self.phase = Phase::Opening;
+        self.kept_ids.insert(request.id.clone());
         let due = self.now + self.settings.initialize_timeout;
         self.discover(Some(request.id.clone()), Some(due), effects);
     }
@@ -246,6 +247,7 @@ impl LegacyClient {
             effects.learnt = Some(Learnt::Confirmed(None));
         }
         if let Some(id) = initialize {
+            self.kept_ids.remove(&id);
             self.phase = Phase::Open;
             effects.to_client.push(message::result_response(&id, &answer));
             self.release(effects);
@@ -285,14 +287,14 @@ impl LegacyClient {
             return self.settle_doubts(effects);
         };
         self.phase = Phase::Fresh;
+        self.kept_ids.remove(&id);
         effects.to_client.extend(message::with_id(error, &id));
         self.refuse_held(error, effects);
     }
 
     /// What waited for `initialize` fails with it.
     fn refuse_held(&mut self, error: &Bytes, effects: &mut Effects) {
-        self.held_bytes = 0;
-        for line in std::mem::take(&mut self.held) {
+        for line in self.take_held() {
             for id in message::request_ids(&line) {
                 effects.to_client.extend(message::with_id(error, &id));
             }
@@ -332,6 +334,7 @@ impl LegacyClient {
             client.answer = Some(result.into());
         }
         self.phase = Phase::Open;
+        self.kept_ids.remove(id);
         effects.to_client.push(message::result_response(id, result));
         self.release(effects);
     }
@@ -401,7 +404,7 @@ impl LegacyClient {
         }
         self.phase = Phase::Fresh;
         self.refuse_held(&error, effects);
-        for line in std::mem::take(&mut self.doubted) {
+        for line in self.take_doubted() {
             for id in message::request_ids(&line) {
                 effects.to_client.extend(message::with_id(&error, &id));
             }
@@ -419,13 +422,14 @@ impl LegacyClient {
             }
             if self.listen.is_ours(id) {
                 self.stream_refused(id);
-            } else if let Some(line) = self.calls.take_line(id) {
-                self.doubted.push(line);
+            } else if let Some(call) = self.calls.take_back(id) {
+                self.leave_batch(call.batch, effects);
+                self.doubt(call.line);
             } else {
-                self.doubted.push(line);
+                self.doubt(line);
             }
         } else {
-            self.doubted.push(line);
+            self.doubt(line);
         }
         // One question decides. A modern server may have its reasons for an odd refusal.
         if self.discovery.as_ref().is_none_or(|discovery| discovery.id.is_none() && discovery.initialize.is_none()) {
@@ -435,7 +439,7 @@ impl LegacyClient {
 
     /// The server is modern: what it refused is sent again, and this time the client gets to see the refusal.
     fn settle_doubts(&mut self, effects: &mut Effects) {
-        for line in std::mem::take(&mut self.doubted) {
+        for line in self.take_doubted() {
             let before = effects.to_session.len();
             self.on_client_line(&line, effects);
             let again = effects.to_session.split_off(before);
@@ -456,10 +460,10 @@ impl LegacyClient {
             effects.adopted = self.adopted();
         }
         self.answer_subscribers(effects);
-        lines.append(&mut self.doubted);
+        lines.extend(self.take_doubted());
         self.give_up_calls(&mut lines, effects);
-        lines.extend(self.held.drain(..));
-        self.held_bytes = 0;
+        lines.extend(self.take_held());
+        self.kept_ids.clear();
         self.phase = Phase::Fresh;
         self.client = None;
         effects.wrong_era = Some(lines);
