@@ -96,6 +96,8 @@ pub struct Eras {
     /// The era that the server refuses, as the user says or an earlier run found out. The first line of the client decides whether that
     /// matters.
     refuses: Option<Era>,
+    /// Counts translators: the ids of one are not those of another.
+    started: u32,
     switches: u32,
     switched_at: Duration,
     /// The session has left, and so must we.
@@ -132,6 +134,7 @@ impl Eras {
             settings,
             translator: None,
             refuses,
+            started: 0,
             switches: 0,
             switched_at: Duration::ZERO,
             leaving: false,
@@ -198,14 +201,24 @@ impl Eras {
     }
 
     fn start(&mut self, refused: Era) {
+        let settings = self.settings_of_next();
         let active = match refused {
             Era::Legacy => {
                 let remembered = self.session.memory().map(|memory| (memory.requested.clone(), memory.result.clone()));
-                Active { machine: Box::new(LegacyClient::new(&self.settings, remembered)), speaks: Era::Modern }
+                Active { machine: Box::new(LegacyClient::new(&settings, remembered)), speaks: Era::Modern }
             }
-            Era::Modern => Active { machine: Box::new(ModernClient::new(&self.settings)), speaks: Era::Legacy },
+            Era::Modern => Active { machine: Box::new(ModernClient::new(&settings)), speaks: Era::Legacy },
         };
         self.translator = Some(active);
+    }
+
+    fn settings_of_next(&mut self) -> Settings {
+        self.started += 1;
+        let mut settings = self.settings.clone();
+        if self.started > 1 {
+            settings.nonce = format!("{}-{}", settings.nonce, self.started);
+        }
+        settings
     }
 
     /// The server turned out to be of the other era.
@@ -240,7 +253,7 @@ impl Eras {
         self.refuses = None;
         match (refuses, adopted) {
             (Era::Legacy, Some(adopted)) => {
-                let mut machine = LegacyClient::new(&self.settings, None);
+                let mut machine = LegacyClient::new(&self.settings_of_next(), None);
                 machine.adopt(now, adopted, effects);
                 self.translator = Some(Active { machine: Box::new(machine), speaks: Era::Modern });
             }

@@ -247,7 +247,8 @@ impl World {
         let id = self.last_id.to_string();
         let id = self.some_id(script).filter(|_| script.one_in(2)).unwrap_or(id);
         // One that is in use stays with its request, unless that is answered and only waits for the rest of its batch.
-        if self.ids.get(&id).is_some_and(|count| count.got < count.wanted) {
+        let waits = self.ids.get(&id).is_some_and(|count| count.got < count.wanted);
+        if waits || self.eras.session().is_known(&parse_id(&id)) {
             return;
         }
         self.ids.entry(id.clone()).or_default().wanted += 1;

@@ -292,9 +292,10 @@ impl LegacyClient {
         self.refuse_held(error, effects);
     }
 
-    /// What waited for `initialize` fails with it.
+    /// What waited for `initialize`, or for the server's era, fails with it.
     fn refuse_held(&mut self, error: &Bytes, effects: &mut Effects) {
-        for line in self.take_held() {
+        let doubted = self.take_doubted();
+        for line in doubted.into_iter().chain(self.take_held()) {
             for id in message::request_ids(&line) {
                 effects.to_client.extend(message::with_id(error, &id));
             }
@@ -404,11 +405,6 @@ impl LegacyClient {
         }
         self.phase = Phase::Fresh;
         self.refuse_held(&error, effects);
-        for line in self.take_doubted() {
-            for id in message::request_ids(&line) {
-                effects.to_client.extend(message::with_id(&error, &id));
-            }
-        }
     }
 
     // ---- a server that is legacy after all ----

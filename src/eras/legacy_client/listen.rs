@@ -295,7 +295,7 @@ impl LegacyClient {
         let Some(id) = subscription.and_then(|raw| Id::from_json(raw.get())) else { return false };
         if !self.listen.is_ours(&id) {
             // Of a stream of ours that is closed, or of the client's own.
-            return self.is_own(&id);
+            return Self::is_own(&id);
         }
         if change {
             return false;
