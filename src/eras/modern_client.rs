@@ -37,7 +37,7 @@ use crate::session::{Level, MAX_PENDING_BYTES};
 use self::calls::{Call, Own, Stored};
 use self::listen::Subscriptions;
 use self::opening::Facts;
-use self::request::{Asked, LEVELS, LogLevel, Refusal};
+use self::request::{Abilities, Asked, LEVELS, LogLevel, Refusal};
 use self::rounds::Rounds;
 use self::text::members;
 
@@ -53,6 +53,10 @@ pub struct ModernClient {
     prefix: String,
     seal: hmac::Key,
     link: Link,
+    /// What the session was told that the client can be asked.
+    declared: Abilities,
+    /// Something was done in the session that another one would not know.
+    used: bool,
     calls: HashMap<u64, Call>,
     /// Bytes of the client's lines that are kept in them.
     call_bytes: usize,
@@ -123,6 +127,8 @@ impl ModernClient {
             prefix: format!("mcp-drawbridge-{}-m", settings.nonce),
             seal: hmac::Key::new(hmac::HMAC_SHA256, &settings.key.0),
             link: Link::Closed,
+            declared: Abilities::default(),
+            used: false,
             calls: HashMap::new(),
             call_bytes: 0,
             waiting: HashMap::new(),
@@ -199,6 +205,9 @@ impl ModernClient {
                 None,
             ));
         }
+        if matches!(self.link, Link::Open(_)) && self.may_ask_more(&asked) {
+            return self.open(request, &asked, line, effects);
+        }
         match &mut self.link {
             Link::Open(_) | Link::PassThrough => self.dispatch(now, request, &asked, &line, effects),
             Link::Opening { held, bytes, .. } => {
@@ -206,13 +215,25 @@ impl ModernClient {
                 held.push((request.id.clone(), line));
                 self.waiting.insert(request.id.clone(), Waiting::ForSession);
             }
-            Link::Closed => {
-                let id = self.next();
-                effects.to_session.push(opening::initialize(&self.our_id(id).to_json(), &asked).into());
-                self.waiting.insert(request.id.clone(), Waiting::ForSession);
-                self.link = Link::Opening { id, bytes: line.len(), held: vec![(request.id.clone(), line)] };
-            }
+            Link::Closed => self.open(request, &asked, line, effects),
         }
+    }
+
+    /// Opens the session in the name of this request, which waits for it.
+    fn open(&mut self, request: &Request<'_>, asked: &Asked<'_>, line: Bytes, effects: &mut Effects) {
+        let id = self.next();
+        effects.to_session.push(opening::initialize(&self.our_id(id).to_json(), asked).into());
+        self.declared = asked.abilities;
+        self.log_level = None;
+        self.waiting.insert(request.id.clone(), Waiting::ForSession);
+        self.link = Link::Opening { id, bytes: line.len(), held: vec![(request.id.clone(), line)] };
+    }
+
+    /// Whether the session should be opened again, because this request declares all that the first one did, and more. Clients may
+    /// begin with a request that needs nothing. Only while nothing was done in the session that a new one would not know.
+    fn may_ask_more(&self, asked: &Asked<'_>) -> bool {
+        let idle = self.calls.is_empty() && self.own.is_empty() && self.subscriptions.watches_nothing();
+        !self.used && idle && asked.abilities != self.declared && asked.abilities.include(self.declared)
     }
 
     /// A request whose `_meta` is in order, and for which there is a session.

@@ -102,6 +102,14 @@ pub(super) fn carries_questions(method: &str) -> bool {
     matches!(method, "tools/call" | "prompts/get" | "resources/read")
 }
 
+/// Leaves nothing behind in a session.
+fn only_looks(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "completion/complete"
+    )
+}
+
 /// A request of our own.
 #[derive(Debug)]
 pub(super) struct Own {
@@ -179,6 +187,7 @@ impl ModernClient {
         let Some(call) = self.calls.get_mut(&number).filter(|call| call.unsent) else { return };
         call.unsent = false;
         call.idle = false;
+        self.used |= !only_looks(&call.method);
         let line = if call.carries_questions() { call.line.clone() } else { std::mem::take(&mut call.line) };
         effects.to_session.push(line);
     }
