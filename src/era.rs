@@ -65,9 +65,21 @@ struct Params<'a> {
     meta: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-/// The headers of a request that names a protocol version in its `_meta`; `None` for a legacy message. The version is not
-/// judged: a version that the server does not know is the server's to refuse.
+/// The headers of a request that names a protocol version in its `_meta`, or whose method only the modern era has; `None` for a legacy
+/// message. The version is not judged: one that the server does not know, or that is missing, is the server's to refuse.
 pub fn modern_headers(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> {
+    let modern_method = matches!(method, "server/discover" | "subscriptions/listen");
+    headers_of(method, params).or_else(|| {
+        modern_method.then(|| ModernHeaders {
+            version: MODERN.into(),
+            method: method.into(),
+            name: None,
+            params: Vec::new(),
+        })
+    })
+}
+
+fn headers_of(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> {
     let params = params?.get();
     // Cheap test first: most messages are legacy, and some are large. The key's slash may be escaped, so look for what is before it.
     memchr::memmem::find(params.as_bytes(), b"io.modelcontextprotocol")?;
@@ -195,6 +207,7 @@ mod tests {
         assert!(headers("tools/call", r#"{"name":"io.modelcontextprotocol/protocolVersion"}"#).is_none());
         assert!(headers("initialize", r#"{"protocolVersion":"2025-11-25"}"#).is_none());
         assert!(modern_headers("ping", None).is_none());
+        assert_eq!(modern_headers("server/discover", None).expect("modern by its method").version, MODERN);
     }
 
     #[test]

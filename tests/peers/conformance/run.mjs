@@ -94,13 +94,22 @@ const legs = {
         title: 'server scenarios through the bridge, 2025-11-25',
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'bridge' })
     },
+    // The scenario of 2026-07-28 that is about the protocol itself, with a modern front, and the bridge between modern ends.
+    server26: {
+        title: 'server-stateless through the bridge, 2026-07-28',
+        run: workspace => oneServerScenario(workspace, 'server-stateless', { server: 'server-modern.mjs', front: 'front-modern.mjs' })
+    },
+    'server26-direct': {
+        title: 'server-stateless against the test server itself, 2026-07-28',
+        run: workspace => oneServerScenario(workspace, 'server-stateless', { server: 'server-modern.mjs' })
+    },
     // The same server without the bridge: what fails here is not the bridge's fault.
     'server25-direct': {
         title: 'server scenarios against the test server itself, 2025-11-25',
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'nothing' })
     }
 };
-const DEFAULT_LEGS = ['25', '25m', '25d', '26m', '26l', '26l-auto', 'server25'];
+const DEFAULT_LEGS = ['25', '25m', '25d', '26m', '26l', '26l-auto', 'server25', 'server26'];
 
 const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } });
 const chosen = positionals.length > 0 ? positionals : DEFAULT_LEGS;
@@ -209,6 +218,21 @@ async function serverScenarios(directory, revision, { server, through }) {
             const checks = result ? readChecks(join(directory, result)) : [];
             return { ...row(scenario, required.includes(scenario), checks, result ? undefined : `not run; the suite ended with ${outcome}`), log };
         });
+    } finally {
+        for (const process of running.reverse()) await process.stop();
+    }
+}
+
+async function oneServerScenario(directory, scenario, { server, front }) {
+    const running = [await startServer(process.execPath, [join(here, server)], { env, cwd: peers })];
+    try {
+        if (front) running.push(await startServer(process.execPath, [join(here, front), running[0].url], { env, cwd: peers }));
+        const args = ['server', '--url', running.at(-1).url, '--scenario', scenario, '--spec-version', '2026-07-28', '-o', directory];
+        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env, cwd: peers, limit: SERVER_LIMIT_MS });
+        const log = `${stderr}\n${running.map(one => one.stderr()).join('\n')}`;
+        const result = readdirSync(directory).find(name => name.startsWith(`server-${scenario}-`));
+        const checks = result ? readChecks(join(directory, result)) : [];
+        return [{ ...row(scenario, true, checks, result ? undefined : `not run; the suite ended with ${outcome}`), log }];
     } finally {
         for (const process of running.reverse()) await process.stop();
     }
