@@ -30,7 +30,7 @@ use bytes::Bytes;
 use ring::hmac;
 
 use super::Settings;
-use super::translator::{Effects, Learnt, Translator};
+use super::translator::{Effects, Translator};
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::session::{Level, MAX_PENDING_BYTES};
 
@@ -219,23 +219,6 @@ impl ModernClient {
         }
     }
 
-    /// Opens the session in the name of this request, which waits for it.
-    fn open(&mut self, request: &Request<'_>, asked: &Asked<'_>, line: Bytes, effects: &mut Effects) {
-        let id = self.next();
-        effects.to_session.push(opening::initialize(&self.our_id(id).to_json(), asked).into());
-        self.declared = asked.abilities;
-        self.log_level = None;
-        self.waiting.insert(request.id.clone(), Waiting::ForSession);
-        self.link = Link::Opening { id, bytes: line.len(), held: vec![(request.id.clone(), line)] };
-    }
-
-    /// Whether the session should be opened again, because this request declares all that the first one did, and more. Clients may
-    /// begin with a request that needs nothing. Only while nothing was done in the session that a new one would not know.
-    fn may_ask_more(&self, asked: &Asked<'_>) -> bool {
-        let idle = self.calls.is_empty() && self.own.is_empty() && self.subscriptions.watches_nothing();
-        !self.used && idle && asked.abilities != self.declared && asked.abilities.include(self.declared)
-    }
-
     /// A request whose `_meta` is in order, and for which there is a session.
     fn dispatch(
         &mut self,
@@ -289,24 +272,6 @@ impl ModernClient {
         }
     }
 
-    /// A client that knows both eras and wants the older one. What it began in the newer one ends.
-    fn begin_legacy(&mut self, line: Bytes, effects: &mut Effects) {
-        self.end_subscriptions(effects);
-        self.forget_all(effects);
-        self.end_all("the client began a session of an older protocol version", effects);
-        self.link = Link::PassThrough;
-        effects.to_session.push(line);
-    }
-
-    /// To a client that is on its own: all but the answers to what this translator had asked.
-    fn pass(&self, line: Bytes, effects: &mut Effects) {
-        let stale = matches!(message::parse(&line), Ok(Parsed::One(Message::Response(response)))
-            if response.id.as_ref().and_then(|id| self.number_of(id)).is_some());
-        if !stale {
-            effects.to_client.push(line);
-        }
-    }
-
     // ---- what the session says ----
 
     fn server_message(&mut self, now: Duration, about: Option<&Id>, line: Bytes, effects: &mut Effects) {
@@ -346,35 +311,6 @@ impl ModernClient {
             Outcome::Error(error) => Stored { error: true, text: line.slice_ref(error.get().as_bytes()) },
         };
         self.call_answered(now, number, stored, effects);
-    }
-
-    /// The answer to `initialize`.
-    fn opened(&mut self, now: Duration, outcome: Outcome<'_>, effects: &mut Effects) {
-        let Link::Opening { held, .. } = std::mem::replace(&mut self.link, Link::Closed) else { return };
-        for (id, _) in &held {
-            self.waiting.remove(id);
-        }
-        match outcome {
-            Outcome::Result(result) => {
-                self.link = Link::Open(Facts::read(result.get()));
-                effects.learnt = Some(Learnt::Confirmed(None));
-                if !self.gone {
-                    effects.to_session.push(opening::initialized());
-                }
-                for (_, line) in held {
-                    if let Ok(Parsed::One(Message::Request(request))) = message::parse(&line)
-                        && let Ok(asked) = Asked::read(request.params)
-                    {
-                        self.dispatch(now, &request, &asked, &line, effects);
-                    }
-                }
-            }
-            Outcome::Error(error) => {
-                for (id, _) in held {
-                    effects.to_client.push(results::error_response(&id, error.get()));
-                }
-            }
-        }
     }
 
     // ---- the end ----
