@@ -7,8 +7,8 @@
 //!  client                                                                       server
 //!    │ stdin, stdout                                                              │ HTTP
 //!    ▼                                                                            ▼
-//!  stdio ──► framing ──► session (message, era) ──► transport (sse) ──► http (guard, cookies)
-//!  lines     bounded     pure: (now, Input) → Actions   exchanges         policy, limits, TLS
+//!  stdio ──► framing ──► eras ──► session (message, era) ──► transport (sse) ──► http (guard, cookies)
+//!  lines     bounded     pure: (now, Input) → Actions        exchanges         policy, limits, TLS
 //!                             ▲                             │
 //!                             └──────── bridge: the one loop┘
 //! ```

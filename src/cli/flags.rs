@@ -77,7 +77,7 @@ pub(super) struct Flags {
     /// http-first, sse-first, http-only or sse-only [http-first]
     #[arg(long, value_name = "STRATEGY", action = ArgAction::Append)]
     pub(super) transport: Vec<String>,
-    /// The server's revision: auto, legacy (to 2025-11-25), modern (2026-07-28) [auto]
+    /// The server's era: auto, legacy or modern (from 2026-07-28) [auto]
     #[arg(long, value_name = "ERA", action = ArgAction::Append)]
     pub(super) protocol: Vec<String>,
     /// Allow http:// to hosts other than this machine

@@ -12,6 +12,8 @@ use crate::era::param_headers::{self, ParamHeader};
 /// Tools whose parameters are remembered, and bytes of such a tool's name.
 const MAX_TOOLS: usize = 2000;
 const MAX_NAME: usize = 1024;
+/// Characters of a log line about a tool: its words are the server's.
+const MAX_WORDS: usize = 400;
 
 /// The tools that have parameters to be mirrored.
 #[derive(Debug, Default)]
@@ -86,7 +88,8 @@ impl Session {
     /// Tools with invalid definitions that were left out of a list.
     pub(super) fn say_left_out(&mut self, left_out: Vec<(String, String)>) {
         for (tool, why) in left_out {
-            self.log(Level::Warn, format!("the tool {tool:?} is left out: {why}"));
+            let text = format!("the tool {tool:?} is left out: {why}");
+            self.log(Level::Warn, text.chars().take(MAX_WORDS).collect::<String>());
         }
     }
 }
