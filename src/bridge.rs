@@ -1,7 +1,7 @@
 //! The one loop: inputs in, actions out.
 //!
 //! It owns stdin, stdout, the clock and the exchanges, and decides nothing about the protocol: that is
-//! [`Session`]'s. It never waits for one side while the other could go on, and it slows a source down rather than grow
+//! [`Eras`]' and its session's. It never waits for one side while the other could go on, and it slows a source down rather than grow
 //! (R8): no more is taken from the server while the client does not read, and no more from the client while the server does not answer.
 
 mod repeats;
@@ -14,11 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::eras::Eras;
 use crate::framing::Frame;
 use crate::message::Id;
 use crate::process::{Ends, Parent};
 use crate::secret::PERSON;
-use crate::session::{Action, ExchangeId, Input, Level, Memory, Session, SignIn};
+use crate::session::{Action, ExchangeId, Input, Level, Memory, SignIn};
 use crate::state::StateFile;
 use crate::stdio::{Lines, Output};
 use crate::transport::{Delivery, Transport};
@@ -61,7 +62,7 @@ pub struct Limits {
 
 /// Runs until the client leaves. `state` is where to remember what the session asks to be remembered.
 pub async fn run(
-    mut session: Session,
+    mut session: Eras,
     transport: Transport,
     sources: Sources,
     mut lines: Lines,
@@ -231,7 +232,7 @@ impl Hands {
     fn carry_out(&mut self, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
             match action {
-                Action::Write(line) => self.output.push(line),
+                Action::Write(line) | Action::WriteAbout(_, line) => self.output.push(line),
                 Action::Start(exchange, outgoing) => {
                     tracing::debug!("exchange {exchange}: {outgoing}");
                     let handle = self.transport.start(exchange, outgoing);

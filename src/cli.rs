@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::eras::Protocol;
 pub use crate::session::{Strategy, ToolRules};
 pub use command::{Import, Login, Logout, Status, Stored};
 pub use config::{Config, LogFormat, LogOptions, Proxy};
@@ -193,6 +194,7 @@ fn config_of(
         headers: headers.sent,
         bearer_command,
         transport: once.read("--transport", &flags.transport, transport)?.unwrap_or_default(),
+        protocol: once.read("--protocol", &flags.protocol, protocol)?.unwrap_or_default(),
         allow_http: flags.allow_http,
         tool_rules: ToolRules {
             allow: patterns("--allow-tool", &flags.allow_tool)?,
@@ -321,6 +323,11 @@ fn bearer_command(flag: &str, text: &str) -> Result<Vec<String>, UsageError> {
             format!("No shell reads it. Write a program and its arguments, quotes where they hold blanks: {flag} 'vault print token'."),
         )
     })
+}
+
+fn protocol(flag: &str, text: &str) -> Result<Protocol, UsageError> {
+    let words = [("auto", Protocol::Auto), ("legacy", Protocol::Legacy), ("modern", Protocol::Modern)];
+    values::choice(flag, text, &words)
 }
 
 fn log_format(flag: &str, text: &str) -> Result<LogFormat, UsageError> {

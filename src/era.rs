@@ -6,12 +6,25 @@
 //! This file answers two questions about one message: which era is it of, and which headers go with it. The
 //! translation between eras is not here.
 
+pub mod param_headers;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::message;
+
+/// Which of the two ways of speaking (2026-07-28 "Versioning and Compatibility", Terminology).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Era {
+    /// Revisions up to 2025-11-25.
+    Legacy,
+    /// 2026-07-28 and later.
+    Modern,
+}
 
 /// The first revision without a handshake.
 pub const MODERN: &str = "2026-07-28";
@@ -19,7 +32,11 @@ pub const MODERN: &str = "2026-07-28";
 pub const BATCHING: &str = "2025-03-26";
 /// Errors that only a server of the modern era makes (2026-07-28 "Error Codes"): header mismatch, missing capability,
 /// unsupported version.
-pub const MODERN_ERRORS: [i64; 3] = [-32020, -32021, -32022];
+pub const MODERN_ERRORS: [i64; 3] = [HEADER_MISMATCH, -32021, UNSUPPORTED_VERSION];
+/// The headers do not match the body, or one is missing.
+pub const HEADER_MISMATCH: i64 = -32020;
+/// The server does not speak the version that the request names.
+pub const UNSUPPORTED_VERSION: i64 = -32022;
 
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Bytes of a name or URI that are mirrored into `Mcp-Name`; beyond it a server would refuse the header anyway.
@@ -34,6 +51,8 @@ pub struct ModernHeaders {
     pub method: String,
     /// `Mcp-Name` for `tools/call`, `prompts/get` and `resources/read`, encoded.
     pub name: Option<String>,
+    /// `Mcp-Param-*`: what stands behind the second hyphen, and the encoded values.
+    pub params: Vec<(Box<str>, String)>,
 }
 
 #[derive(Deserialize)]
@@ -46,9 +65,21 @@ struct Params<'a> {
     meta: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-/// The headers of a request that names a protocol version in its `_meta`; `None` for a legacy message. The version is not
-/// judged: a version that the server does not know is the server's to refuse.
+/// The headers of a request that names a protocol version in its `_meta`, or whose method only the modern era has; `None` for a legacy
+/// message. The version is not judged: one that the server does not know, or that is missing, is the server's to refuse.
 pub fn modern_headers(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> {
+    let modern_method = matches!(method, "server/discover" | "subscriptions/listen");
+    headers_of(method, params).or_else(|| {
+        modern_method.then(|| ModernHeaders {
+            version: MODERN.into(),
+            method: method.into(),
+            name: None,
+            params: Vec::new(),
+        })
+    })
+}
+
+fn headers_of(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> {
     let params = params?.get();
     // Cheap test first: most messages are legacy, and some are large. The key's slash may be escaped, so look for what is before it.
     memchr::memmem::find(params.as_bytes(), b"io.modelcontextprotocol")?;
@@ -64,6 +95,7 @@ pub fn modern_headers(method: &str, params: Option<&RawValue>) -> Option<ModernH
         version: header_value(&version),
         method: header_value(method),
         name: name.filter(|name| name.len() <= MAX_MIRRORED).map(|name| header_value(&name)),
+        params: Vec::new(),
     })
 }
 
@@ -85,9 +117,74 @@ pub fn is_modern_error(code: i64) -> bool {
     MODERN_ERRORS.contains(&code)
 }
 
+/// Whether a refusal of a legacy message may mean that the server is of the modern era. For `initialize` a hint is enough, because
+/// `server/discover` decides then: a modern server does not know the method, or misses `_meta` (2026-07-28 "Compatibility Matrix").
+/// Other messages want proof.
+pub fn may_refuse_legacy(handshake: bool, code: Option<i64>) -> bool {
+    code.is_some_and(|code| {
+        is_modern_error(code) || (handshake && matches!(code, message::METHOD_NOT_FOUND | message::INVALID_PARAMS))
+    })
+}
+
+/// Whether a refusal of a modern message may mean that the server is of the legacy era (2026-07-28 "Streamable HTTP", Backward
+/// Compatibility): an error status without an error that modern servers make, or an error to `server/discover`, which they must know.
+/// `initialize` decides then.
+pub fn may_refuse_modern(method: &str, status: u16, code: Option<i64>) -> bool {
+    let discover = method == "server/discover";
+    match (status, code) {
+        (_, Some(code)) if is_modern_error(code) => false,
+        // What a modern server answers to a method that it does not know, and to a request without `_meta`.
+        (404, Some(message::METHOD_NOT_FOUND)) | (400, Some(message::INVALID_PARAMS)) => discover,
+        (400 | 404 | 405 | 406 | 410 | 415 | 422, _) => true,
+        (200..=299, Some(_)) => discover,
+        _ => false,
+    }
+}
+
+/// Whether this version is of the modern era. Versions are dates (2026-07-28 "Versioning").
+pub fn is_modern_version(version: &str) -> bool {
+    version.len() == MODERN.len()
+        && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+        && version >= MODERN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_tells_the_era() {
+        for (handshake, code, expected) in [
+            (true, Some(-32022), true),
+            (false, Some(-32022), true),
+            (true, Some(-32601), true),
+            (false, Some(-32601), false),
+            (true, Some(-32602), true),
+            (true, Some(-32000), false),
+            (true, None, false),
+        ] {
+            assert_eq!(may_refuse_legacy(handshake, code), expected, "{handshake} {code:?}");
+        }
+        for (method, status, code, expected) in [
+            ("tools/list", 400, None, true),
+            ("tools/list", 400, Some(-32000), true),
+            ("tools/list", 400, Some(-32020), false),
+            ("tools/list", 400, Some(-32602), false),
+            ("tools/list", 404, Some(-32601), false),
+            ("tools/list", 404, Some(-32001), true),
+            ("tools/list", 405, None, true),
+            ("tools/list", 401, None, false),
+            ("tools/list", 503, None, false),
+            ("tools/list", 200, Some(-32601), false),
+            ("server/discover", 200, Some(-32601), true),
+            ("server/discover", 404, Some(-32601), true),
+            ("server/discover", 400, Some(-32022), false),
+        ] {
+            assert_eq!(may_refuse_modern(method, status, code), expected, "{method} {status} {code:?}");
+        }
+        assert!(is_modern_version("2026-07-28") && is_modern_version("2027-01-01"));
+        assert!(!is_modern_version("2025-11-25") && !is_modern_version("DRAFT-2026") && !is_modern_version(""));
+    }
 
     fn headers(method: &str, params: &str) -> Option<ModernHeaders> {
         let raw: &RawValue = serde_json::from_str(params).expect("JSON");
@@ -110,6 +207,7 @@ mod tests {
         assert!(headers("tools/call", r#"{"name":"io.modelcontextprotocol/protocolVersion"}"#).is_none());
         assert!(headers("initialize", r#"{"protocolVersion":"2025-11-25"}"#).is_none());
         assert!(modern_headers("ping", None).is_none());
+        assert_eq!(modern_headers("server/discover", None).expect("modern by its method").version, MODERN);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Entry points of the fuzz targets and of the property tests: arbitrary bytes in, a panic when a promise is broken.
 //!
 //! [`envelope`] feeds the bytes to the message parser. [`session`] reads them as a script: what the client writes, what the
-//! server answers, what the network does and how time passes. The same bytes always do the same.
+//! server answers, what the network does and how time passes; so does [`eras`], with a server of another era. The same bytes always do the same.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc)] // a broken promise must stop the run
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)] // a broken promise must stop the run
 #![allow(clippy::print_stderr, clippy::unchecked_time_subtraction)] // and tell how it came to it; time only grows here
 
 mod client;
+mod eras;
+mod modern_client;
 mod promises;
 mod script;
 mod server;
@@ -66,6 +68,19 @@ pub fn session(data: &[u8]) {
     let mut world = World::new(&mut script);
     while world.step(&mut script) {}
     world.end();
+}
+
+/// One life of a client whose server may be of the other era.
+pub fn eras(data: &[u8]) {
+    let mut script = Script::new(data);
+    let mut world = eras::World::new(&mut script);
+    while world.step(&mut script) {}
+    world.end();
+}
+
+/// One life of the translator between a modern client and a legacy server.
+pub fn modern_client(data: &[u8]) {
+    modern_client::World::new().run(&mut Script::new(data));
 }
 
 fn assert_one_line(line: &[u8]) {

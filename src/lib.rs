@@ -7,8 +7,8 @@
 //!  client                                                                       server
 //!    │ stdin, stdout                                                              │ HTTP
 //!    ▼                                                                            ▼
-//!  stdio ──► framing ──► session (message, era) ──► transport (sse) ──► http (guard, cookies)
-//!  lines     bounded     pure: (now, Input) → Actions   exchanges         policy, limits, TLS
+//!  stdio ──► framing ──► eras ──► session (message, era) ──► transport (sse) ──► http (guard, cookies)
+//!  lines     bounded     pure: (now, Input) → Actions        exchanges         policy, limits, TLS
 //!                             ▲                             │
 //!                             └──────── bridge: the one loop┘
 //! ```
@@ -21,6 +21,7 @@ pub mod cli;
 pub mod command;
 pub mod credentials;
 pub mod era;
+pub mod eras;
 pub mod errand;
 pub mod framing;
 #[doc(hidden)]

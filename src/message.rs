@@ -7,6 +7,8 @@
 //! Sources: JSON-RPC 2.0 §4 to §6; MCP 2025-11-25 "Base Protocol" (ids are strings or integers, never null);
 //! MCP 2025-03-26 "Batching".
 
+pub mod splice;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -417,6 +419,18 @@ pub fn with_id(text: &Bytes, id: &Id) -> Option<Bytes> {
         out.extend_from_slice(rest);
     }
     Some(Bytes::from(out))
+}
+
+/// The ids of the requests in a line: one, or those of a batch.
+pub fn request_ids(line: &[u8]) -> Vec<Id> {
+    let id = |message: Message<'_>| if let Message::Request(request) = message { Some(request.id) } else { None };
+    match parse(line) {
+        Ok(Parsed::One(message)) => id(message).into_iter().collect(),
+        Ok(Parsed::Batch(members)) => {
+            members.iter().filter_map(|raw| parse_one(raw.get()).ok()).filter_map(id).collect()
+        }
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Where `part`, a slice of `whole`, begins.

@@ -19,18 +19,21 @@
 //! The rooms: the client's lines in `client.rs`, what wants no answer in `forward.rs`, server messages in `server.rs`; how
 //! exchanges end and what is repeated in `recovery.rs` and `resume.rs`, with the error texts in `trouble.rs`; the legacy session in
 //! `link.rs`, its loss in `gone.rs` and `renewal.rs`, its notification stream in `listen.rs`, the older transport in `http_sse.rs`;
-//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`. What the client sees while a sign-in is pending (S3) is
-//! in `sign_in.rs`, with `provisional.rs`, `sign_in_tool.rs` and `elicitation.rs`.
+//! start, stop and time in `life.rs`; tool annotations and rules in `tools.rs`, their parameters in headers in `mirrored.rs`; what tells the
+//! server's era in `era_news.rs`. What the client sees while a sign-in is pending (S3) is in `sign_in.rs`, with `provisional.rs`,
+//! `sign_in_tool.rs` and `elicitation.rs`.
 
-mod batch;
+pub(crate) mod batch;
 mod client;
 mod elicitation;
+mod era_news;
 mod forward;
 mod gone;
 mod http_sse;
 mod life;
 mod link;
 mod listen;
+mod mirrored;
 mod pending;
 mod provisional;
 mod recovery;
@@ -52,15 +55,17 @@ use crate::era::ModernHeaders;
 use crate::message::{self, Id};
 use crate::sse;
 
+pub use self::era_news::{Adopted, EraNews};
 pub use self::life::{Memory, Remembered};
 pub use self::sign_in::{SignIn, Wish};
 pub use self::tools::ToolRules;
 
 use self::batch::Batches;
+use self::era_news::Watch;
 use self::forward::Forwards;
 use self::link::Link;
-use self::pending::{Counted, Key, Pending};
-use self::server::ServerRequests;
+use self::pending::{Counted, Key, Origin, Pending};
+use self::server::{ServerRequests, Source};
 use self::sign_in::SigningIn;
 use self::timers::Timers;
 use self::tools::Tools;
@@ -314,6 +319,8 @@ impl FailureKind {
 pub enum Action {
     /// Write this line to the client (without its line feed).
     Write(Bytes),
+    /// The same, for a request or a notification of the server that came on the answer stream of this request of the client.
+    WriteAbout(Id, Bytes),
     /// Begin an HTTP exchange.
     Start(ExchangeId, Outgoing),
     /// Drop an exchange: close its stream; nothing more is heard of it.
@@ -446,6 +453,7 @@ pub struct Session {
     /// Since when the end waits only for messages and for a person.
     quiet_since: Option<Duration>,
     sign_in: SigningIn,
+    watch: Watch,
     last_activity: Duration,
     last_exchange: ExchangeId,
     last_key: u64,
@@ -475,6 +483,7 @@ impl Session {
             closing: None,
             quiet_since: None,
             sign_in: SigningIn::default(),
+            watch: Watch::default(),
             last_activity: Duration::ZERO,
             last_exchange: 0,
             last_key: 0,
@@ -537,6 +546,17 @@ impl Session {
     fn write(&mut self, line: Bytes) {
         self.last_activity = self.now;
         self.out.push(Action::Write(message::one_line(line)));
+    }
+
+    /// The same, for something that the server said of its own accord.
+    fn write_about(&mut self, from: Source, line: Bytes) {
+        let owner = match from {
+            Source::Answer(key) => self.pending.get(&key).filter(|owner| owner.origin == Origin::Client),
+            Source::Stream | Source::Spent => None,
+        };
+        let Some(about) = owner.map(|owner| owner.id.clone()) else { return self.write(line) };
+        self.last_activity = self.now;
+        self.out.push(Action::WriteAbout(about, message::one_line(line)));
     }
 
     /// Begins an exchange and notes what it is for.

@@ -14,6 +14,7 @@ use crate::bridge;
 use crate::cli::{self, Config, UsageError};
 use crate::credentials::Credentials;
 use crate::credentials::command::BearerCommand;
+use crate::eras::{self, Eras, SealKey};
 use crate::errand;
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::message::{self, Message, Parsed};
@@ -75,7 +76,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let can_sign_in = matches!(credentials, Credentials::SignIn(_));
     let settings = Settings { can_sign_in, ..settings(config) };
     let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
-    let session = Session::new(settings, memory);
+    let session = Eras::new(eras_settings(config, &settings)?, Session::new(settings, memory));
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
     let outcome = bridge::run(session, transport, bridge::Sources { events, news }, lines, output, state, limits).await;
     credentials.settle(SETTLE).await;
@@ -136,6 +137,22 @@ fn settings(config: &Config) -> Settings {
         seed: random,
         ..Settings::default()
     }
+}
+
+fn eras_settings(config: &Config, settings: &Settings) -> Result<eras::Settings, Error> {
+    let mut key = [0; 32];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut key)
+        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    Ok(eras::Settings {
+        protocol: config.protocol,
+        server: settings.server.clone(),
+        initialize_timeout: settings.initialize_timeout,
+        drain: settings.drain,
+        nonce: settings.nonce.clone(),
+        key: SealKey(key),
+        ..eras::Settings::default()
+    })
 }
 
 /// Unlike the last time, but no secret: the standard library's own seed.

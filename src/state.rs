@@ -101,8 +101,12 @@ mod tests {
         let url = Url::parse("https://example.com/mcp?key=secret").expect("URL");
         let file = StateFile::new(&directory, &url, "");
         assert_eq!(file.load(), None);
-        let memory =
-            Memory { transport: Remembered::HttpSse, requested: "2025-11-25".into(), result: "{\"a\":1e400}".into() };
+        let memory = Memory {
+            transport: Remembered::HttpSse,
+            requested: "2025-11-25".into(),
+            result: "{\"a\":1e400}".into(),
+            refuses: None,
+        };
         file.save(&memory).expect("saved");
         file.save(&memory).expect("saved again");
         assert_eq!(file.load(), Some(memory));

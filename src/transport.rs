@@ -340,6 +340,11 @@ impl Inner {
             set(&mut headers, &PROTOCOL_VERSION, Some(&modern.version));
             set(&mut headers, &METHOD, Some(&modern.method));
             set(&mut headers, &NAME, modern.name.as_deref());
+            for (name, value) in &modern.params {
+                if let Ok(name) = HeaderName::try_from(format!("mcp-param-{name}")) {
+                    set(&mut headers, &name, Some(value));
+                }
+            }
         }
         let event_stream = outgoing.verb != Verb::Delete;
         Ok(HttpRequest {

@@ -19,6 +19,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/security.md",
     "docs/commands.md",
     "docs/dependencies.md",
+    "docs/eras.md",
 ];
 
 /// Flags in the README that are not the program's.

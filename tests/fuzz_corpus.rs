@@ -28,6 +28,8 @@ macro_rules! targets {
 targets! {
     envelope => mcp_drawbridge::fuzz::envelope,
     session => mcp_drawbridge::fuzz::session,
+    eras => mcp_drawbridge::fuzz::eras,
+    modern_client => mcp_drawbridge::fuzz::modern_client,
     sse => mcp_drawbridge::sse::fuzz_sse,
     framing => mcp_drawbridge::framing::fuzz_framing,
     challenge => mcp_drawbridge::auth::challenge::fuzz_challenge,

@@ -45,7 +45,7 @@ const LAYERS: &[&[(&str, Kind)]] = &[
         ("store::import::candidate", Pure),
     ],
     &[("session", Pure), ("http", Doing), ("store", Doing)],
-    &[("auth", Doing)],
+    &[("auth", Doing), ("eras", Pure)],
     &[("credentials", Doing)],
     &[("cli", Pure), ("state", Doing), ("transport", Doing)],
     &[("log", Doing), ("bridge", Doing), ("errand", Doing)],

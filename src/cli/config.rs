@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::auth::options::Options;
+use crate::eras::Protocol;
 use crate::secret::SafeUrl;
 use crate::session::{Strategy, ToolRules};
 use crate::store::CredentialStore;
@@ -28,6 +29,8 @@ pub struct Config {
     pub bearer_command: Option<Vec<String>>,
     /// Which transport is tried, and what follows when the server does not speak it.
     pub transport: Strategy,
+    /// The server's era, or that it is found out.
+    pub protocol: Protocol,
     /// `--allow-http`: plain `http` to any host was asked for.
     pub allow_http: bool,
     /// Which tools the client may see and call.
@@ -132,6 +135,7 @@ impl fmt::Debug for Config {
             .field("headers", &names)
             .field("bearer_command", &self.bearer_command.as_ref().and_then(|words| words.first()))
             .field("transport", &self.transport)
+            .field("protocol", &self.protocol)
             .field("allow_http", &self.allow_http)
             .field("tool_rules", &self.tool_rules)
             .field("keep_alive", &self.keep_alive)

@@ -12,15 +12,13 @@ use crate::secret::SafeText;
 pub(super) const MAX_REPEATS: usize = 256;
 
 /// Flags of mcp-remote whose subject this version does not have. A user who brings them must hear which part is missing.
-const LATER_FLAGS: [(&str, &str); 5] = [
+const LATER_FLAGS: [(&str, &str); 4] = [
     ("--client-credentials", ALONE),
     ("--device-code", "signing in by device code"),
-    ("--protocol", TRANSLATION),
     ("--token-endpoint", ALONE),
     ("--use-id-token", "sending the ID token"),
 ];
 const ALONE: &str = "signing in without a person";
-const TRANSLATION: &str = "translation between protocol revisions";
 
 /// Column at which the descriptions of the help text begin.
 const HELP_COLUMN: usize = 32;
@@ -74,6 +72,9 @@ pub(super) struct Flags {
     /// http-first, sse-first, http-only or sse-only [http-first]
     #[arg(long, value_name = "STRATEGY", action = ArgAction::Append)]
     pub(super) transport: Vec<String>,
+    /// The server's era: auto, legacy or modern (from 2026-07-28) [auto]
+    #[arg(long, value_name = "ERA", action = ArgAction::Append)]
+    pub(super) protocol: Vec<String>,
     /// Allow http:// to hosts other than this machine
     #[arg(long)]
     pub(super) allow_http: bool,
@@ -373,11 +374,7 @@ fn flag_name(text: &str) -> String {
 
 fn unknown(flag: &str, suggestion: Option<&str>) -> UsageError {
     if let Some((_, subject)) = LATER_FLAGS.iter().find(|(name, _)| *name == flag) {
-        let hint = if *subject == TRANSLATION {
-            "Leave the flag out: messages pass through in the revision that client and server agree on."
-        } else {
-            "Leave the flag out to sign in by browser. A server that takes a key works: --header 'Authorization: Bearer ${TOKEN}'."
-        };
+        let hint = "Leave the flag out to sign in by browser. A server that takes a key works: --header 'Authorization: Bearer ${TOKEN}'.";
         return UsageError::new(format!("{flag}: {subject} is not part of this version yet"), hint);
     }
     if matches!(flag, "-y" | "--yes" | "-p" | "--package") {

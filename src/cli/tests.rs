@@ -84,11 +84,14 @@ fn defaults() {
 /// A flag, its value, and whether the value arrived.
 type Flag = (&'static str, Option<&'static str>, fn(&Config) -> bool);
 
-const FLAGS: [Flag; 55] = [
+const FLAGS: [Flag; 58] = [
     ("--transport", Some("http-first"), |c| c.transport == Strategy::HttpFirst),
     ("--transport", Some("sse-first"), |c| c.transport == Strategy::SseFirst),
     ("--transport", Some("http-only"), |c| c.transport == Strategy::HttpOnly),
     ("--transport", Some("sse-only"), |c| c.transport == Strategy::SseOnly),
+    ("--protocol", Some("auto"), |c| c.protocol == Protocol::Auto),
+    ("--protocol", Some("legacy"), |c| c.protocol == Protocol::Legacy),
+    ("--protocol", Some("modern"), |c| c.protocol == Protocol::Modern),
     ("--allow-http", None, |c| c.allow_http),
     ("--ipv4", None, |c| c.ipv4),
     ("--disable-cookies", None, |c| !c.cookies),
@@ -287,10 +290,7 @@ fn wrong_arguments_are_errors() {
         (&[URL, "--Authorization: s3cr3t"], "--Authorization is not a flag"),
         (&[URL, "-d"], "-d is not a flag"),
         (&[URL, "--b\x1bad"], "--b\\u{1b}ad is not a flag"),
-        (
-            &[URL, "--protocol", "auto"],
-            "--protocol: translation between protocol revisions is not part of this version yet",
-        ),
+        (&[URL, "--protocol", "2026"], "--protocol: \"2026\" is not known"),
         (&[URL, "--device-code=s3cr3t"], "--device-code: signing in by device code is not part of this version yet"),
     ];
     for (words, message) in table {
@@ -350,7 +350,7 @@ fn flags_of_mcp_remote_are_known() {
     for flag in works {
         assert!(parse_words(&[URL, flag]).is_ok(), "{flag}");
     }
-    let later = ["--client-credentials", "--device-code", "--protocol", "--token-endpoint", "--use-id-token"];
+    let later = ["--client-credentials", "--device-code", "--token-endpoint", "--use-id-token"];
     for flag in later {
         let error = error(&[URL, flag, "value"]);
         assert!(error.message.ends_with("is not part of this version yet"), "{error}");

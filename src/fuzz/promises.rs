@@ -32,7 +32,7 @@ impl World {
         for action in actions.drain(..) {
             assert!(!self.exited, "nothing is done after the end: {action:?}");
             match action {
-                Action::Write(line) => self.written(&line),
+                Action::Write(line) | Action::WriteAbout(_, line) => self.written(&line),
                 Action::Start(exchange, outgoing) => self.started(exchange, &outgoing),
                 Action::Abort(exchange) => {
                     assert!(self.running.remove(&exchange).is_some(), "only what runs is aborted");

@@ -66,7 +66,7 @@ impl<'a> Script<'a> {
         let transport = self.pick(&[None, Some(Remembered::StreamableHttp), Some(Remembered::HttpSse)])?;
         let version = self.pick(&VERSIONS);
         let result = format!("{{\"protocolVersion\":\"{version}\",\"capabilities\":{{\"tools\":{{}}}}}}");
-        Some(Memory { transport, requested: version.into(), result })
+        Some(Memory { transport, requested: version.into(), result, refuses: None })
     }
 }
 

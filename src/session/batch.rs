@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Names a batch that is being answered.
-pub(super) type BatchId = u64;
+pub(crate) type BatchId = u64;
 
 /// Batches that still miss responses.
 #[derive(Debug, Default)]
-pub(super) struct Batches {
+pub(crate) struct Batches {
     open: HashMap<BatchId, Open>,
     last: BatchId,
 }
@@ -26,20 +26,20 @@ struct Open {
 
 impl Batches {
     /// A batch that will have `missing` responses.
-    pub(super) fn open(&mut self, missing: usize) -> BatchId {
+    pub(crate) fn open(&mut self, missing: usize) -> BatchId {
         self.last += 1;
         self.open.insert(self.last, Open { missing, bytes: 0, parts: Vec::with_capacity(missing) });
         self.last
     }
 
     /// No batch waits for responses.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
     /// One of the responses, or `None` for a member that will have none (it was cancelled).
     /// Gives the array once it is whole; an array without members is not sent (JSON-RPC §6).
-    pub(super) fn add(&mut self, batch: BatchId, part: Option<Bytes>) -> Option<Bytes> {
+    pub(crate) fn add(&mut self, batch: BatchId, part: Option<Bytes>) -> Option<Bytes> {
         let open = self.open.get_mut(&batch)?;
         open.missing = open.missing.saturating_sub(1);
         open.bytes += part.as_ref().map_or(0, Bytes::len);

@@ -130,12 +130,13 @@ impl Session {
                 refuse(message::INVALID_REQUEST, "another request with this id is still waiting for its response");
             return self.respond(batch, response);
         }
-        if self.closing.is_some() {
+        if self.takes_no_more() {
             return self.respond(batch, refuse(message::BRIDGE_ERROR, "the bridge is shutting down"));
         }
         let mut pending = Pending::new(request.id.clone(), Origin::Client, &request.method, text);
         pending.batch = batch;
         pending.modern = era::modern_headers(&request.method, request.params);
+        pending.settled = self.watch.settled;
         let mut verdict = Verdict::Allowed;
         let ours = request.method == "tools/call" && self.is_sign_in_call(request.params);
         if ours {
@@ -212,7 +213,7 @@ impl Session {
     }
 
     /// A member of a batch that has no response in its array.
-    fn leave_batch(&mut self, batch: BatchId) {
+    pub(super) fn leave_batch(&mut self, batch: BatchId) {
         if let Some(line) = self.batches.add(batch, None) {
             self.write(line);
         }
@@ -238,7 +239,10 @@ impl Session {
         let text = pending.text.clone();
         let may_sign_in = self.may_sign_in(key);
         let outgoing = match &pending.modern {
-            Some(modern) => modern_post(text, Some(modern.clone())),
+            Some(modern) => {
+                let params = self.tools.mirrored.of_call(pending);
+                modern_post(text, Some(ModernHeaders { params, ..modern.clone() }))
+            }
             None if pending.is_handshake() => {
                 // A new session has no id yet, and its version is what this message asks for.
                 Outgoing { session_id: None, version: None, ..self.outgoing(Verb::Post, text) }

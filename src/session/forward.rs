@@ -32,6 +32,17 @@ pub(super) struct Forward {
     repeats: u32,
 }
 
+impl Forward {
+    pub(super) fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// Not bound to a session, as the answer to a request of the server is.
+    pub(super) fn is_the_clients(&self) -> bool {
+        self.only_generation.is_none()
+    }
+}
+
 /// How many there are, and how large.
 #[derive(Debug, Default)]
 pub(super) struct Forwards {

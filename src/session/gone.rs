@@ -69,6 +69,11 @@ pub(super) fn rpc_error(body: &Bytes) -> Option<(i64, Option<Bytes>)> {
     }
 }
 
+/// The code of a JSON-RPC error.
+pub(super) fn rpc_code(error: &RawValue) -> Option<i64> {
+    Some(ErrorHead::read(error)?.code)
+}
+
 #[derive(Deserialize)]
 struct ErrorHead {
     code: i64,

@@ -12,7 +12,7 @@ use super::server::cancelled;
 use super::timers::{Due, Timer, Timers};
 use super::trouble::Trouble;
 use super::{Action, ExchangeId, Level, Outgoing, Purpose, Session, Verb};
-use crate::era;
+use crate::era::{self, Era};
 use crate::message::Id;
 
 use bytes::Bytes;
@@ -42,6 +42,9 @@ pub struct Memory {
     pub requested: String,
     /// The result of `initialize`, as JSON text.
     pub result: String,
+    /// The era whose messages the server refuses; the other one is translated to it (E1).
+    #[serde(default)]
+    pub refuses: Option<Era>,
 }
 
 impl Memory {
@@ -166,7 +169,12 @@ impl Session {
         if result.get().len() > MAX_REMEMBERED {
             return;
         }
-        let memory = Memory { transport, requested, result: result.get().to_owned() };
+        // A server that takes `initialize` does not refuse its era.
+        let refuses = self.memory.as_ref().and_then(|memory| memory.refuses).filter(|era| *era == Era::Modern);
+        self.keep(Memory { transport, requested, result: result.get().to_owned(), refuses });
+    }
+
+    pub(super) fn keep(&mut self, memory: Memory) {
         if self.memory.as_ref() != Some(&memory) {
             self.memory = Some(memory.clone());
             self.out.push(Action::Remember(memory));
@@ -330,7 +338,7 @@ impl Session {
 
     /// Leaves as soon as nothing is in flight.
     pub(super) fn finish_closing(&mut self) {
-        if self.closing != Some(Closing::Draining) {
+        if self.closing != Some(Closing::Draining) || self.watch.keeps_open() {
             return;
         }
         let mut waits = false;

@@ -474,7 +474,14 @@ fn own_copy(text: &Bytes) -> Option<Bytes> {
     (text.len() <= MAX_REPLAYED).then(|| Bytes::copy_from_slice(text))
 }
 
-fn uri(text: &Bytes) -> Option<Box<str>> {
+/// The version that an `initialize` asks for.
+pub(super) fn requested_version(initialize: &Bytes) -> Option<String> {
+    let request: RequestParams = serde_json::from_slice(initialize).ok()?;
+    serde_json::from_str::<InitializeResult>(request.params.get()).ok()?.protocol_version
+}
+
+/// The resource that a request names.
+pub(super) fn uri(text: &Bytes) -> Option<Box<str>> {
     let request: RequestParams = serde_json::from_slice(text).ok()?;
     serde_json::from_str::<UriParams>(request.params.get()).ok().map(|params| params.uri)
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::ExchangeId;
 use super::batch::BatchId;
+use super::trouble::Trouble;
 use crate::era::ModernHeaders;
 use crate::message::Id;
 
@@ -132,6 +133,10 @@ pub(super) struct Pending {
     pub(super) stream_spoke: bool,
     /// It had an answer stream, if only once.
     pub(super) had_stream: bool,
+    /// A refusal is the client's to see, whatever it says about the server's era.
+    pub(super) settled: bool,
+    /// The server's refusal, if it said that the call's headers do not match.
+    pub(super) mismatch: Option<Box<Trouble>>,
 }
 
 impl Pending {
@@ -167,6 +172,8 @@ impl Pending {
             idle_streams: 0,
             stream_spoke: false,
             had_stream: false,
+            settled: false,
+            mismatch: None,
         }
     }
 

@@ -174,16 +174,26 @@ impl Session {
     fn refused(&mut self, key: Key, head: &Head, body: &Bytes) {
         let Some(pending) = self.pending.get(&key) else { return };
         let handshake = pending.is_handshake();
-        if pending.modern.is_none()
+        let in_session = pending.in_session;
+        let legacy = pending.modern.is_none();
+        let error = rpc_error(body);
+        let code = error.as_ref().map(|(code, _)| *code);
+        if self.is_of_other_era(key, head.status, code) {
+            return;
+        }
+        let text = error.as_ref().and_then(|(_, text)| text.clone());
+        if self.list_and_repeat(key, code, |session| session.status_trouble(head, body, text)) {
+            return;
+        }
+        if legacy
             && !handshake
             && self.link.had_session()
-            && status_says_session_gone(head.status, body, pending.in_session)
+            && status_says_session_gone(head.status, body, in_session)
             && (head.status == 404 || self.is_about_the_session(key))
             && self.session_gone(key)
         {
             return;
         }
-        let error = rpc_error(body);
         if handshake && self.fall_back(key, head, error.as_ref(), body) {
             return;
         }

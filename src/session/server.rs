@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::gone::says_session_gone;
+use super::gone::{rpc_code, says_session_gone};
 use super::pending::{Key, Origin, Pending};
 use super::trouble::{MAX_QUOTE, Trouble, printable};
 use super::{ExchangeId, Level, Purpose, Session};
@@ -214,7 +214,7 @@ impl Session {
             Message::Request(request) => self.server_request(from, &request, text),
             Message::Notification(notification) => {
                 let acknowledged = notification.method == "notifications/subscriptions/acknowledged";
-                self.server_notification(&notification, text);
+                self.server_notification(from, &notification, text);
                 if let (true, Source::Answer(key)) = (acknowledged, from) {
                     self.subscriber_is_ready(key);
                 }
@@ -266,6 +266,10 @@ impl Session {
     pub(super) fn answered(&mut self, key: Key, outcome: Outcome<'_>, text: Bytes) {
         let Some(pending) = self.pending.get(&key) else { return };
         let legacy = pending.modern.is_none();
+        if self.watch.on && self.answer_is_of_other_era(key, outcome) {
+            return;
+        }
+        let Some(pending) = self.pending.get(&key) else { return };
         if pending.is_handshake() {
             return self.initialize_answered(key, outcome, text);
         }
@@ -276,6 +280,15 @@ impl Session {
             && says_session_gone(error)
             && self.is_about_the_session(key)
             && self.session_gone(key)
+        {
+            return;
+        }
+        if let Outcome::Error(error) = outcome
+            && !legacy
+            && self.list_and_repeat(key, rpc_code(error), |_| Trouble {
+                body: Some(text.clone()),
+                ..Trouble::new("server-error", "the server refused the call")
+            })
         {
             return;
         }
@@ -291,7 +304,7 @@ impl Session {
                         self.link.note(self.now, &pending.method, &pending.text);
                     }
                     if &*pending.method == "tools/list" {
-                        text = self.list_for_client(&pending.id, result, text);
+                        text = self.list_for_client(&pending.id, !legacy, result, text);
                     }
                 }
                 self.respond(pending.batch.take(), text);
@@ -324,10 +337,10 @@ impl Session {
             Some(renamed) => message::with_id(&text, &renamed).unwrap_or(text),
             None => text,
         };
-        self.write(text);
+        self.write_about(from, text);
     }
 
-    fn server_notification(&mut self, notification: &Notification<'_>, text: Bytes) {
+    fn server_notification(&mut self, from: Source, notification: &Notification<'_>, text: Bytes) {
         let mut text = text;
         match &*notification.method {
             "notifications/tools/list_changed" => self.tools.forget(),
@@ -348,7 +361,7 @@ impl Session {
             }
             _ => {}
         }
-        self.write(text);
+        self.write_about(from, text);
     }
 
     /// The session is gone: what it asked can no longer be answered.

@@ -1,4 +1,5 @@
-//! What is known of the server's tools: which may be called twice (C1), and which the client may see at all (P1).
+//! What is known of the server's tools: which may be called twice (C1), which the client may see at all (P1), and which parameters are
+//! mirrored into headers (E2).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::link::Item;
+use super::mirrored::Mirrored;
 use super::pending::{Key, Origin, Pending, State};
 use super::timers::Timer;
 use super::trouble::Trouble;
@@ -96,6 +98,7 @@ struct Hints {
 #[derive(Debug, Default)]
 pub(super) struct Tools {
     known: HashMap<Box<str>, Hints>,
+    pub(super) mirrored: Mirrored,
     /// Calls that wait for the list.
     held: Vec<Key>,
     pages: u32,
@@ -200,9 +203,15 @@ impl Tools {
         }
     }
 
-    /// Reads the annotations of a page of tools, and leaves out what the rules hide. The rest of the text stays as it is.
-    /// `None` if there are rules and they cannot be applied.
-    pub(super) fn learn(&mut self, rules: &ToolRules, result: &RawValue, text: Bytes) -> Option<Bytes> {
+    /// Reads the definitions in a page of tools, and leaves out what the rules hide and, with `left_out`, what the modern era calls invalid.
+    /// The rest of the text stays as it is. `None` if there are rules and they cannot be applied.
+    pub(super) fn learn(
+        &mut self,
+        rules: &ToolRules,
+        mut left_out: Option<&mut Vec<(String, String)>>,
+        result: &RawValue,
+        text: Bytes,
+    ) -> Option<Bytes> {
         let page: Option<Page> = serde_json::from_str(result.get()).ok();
         let tools = page.as_ref().and_then(|page| serde_json::from_str::<Vec<&RawValue>>(page.tools.get()).ok());
         let (Some(page), Some(tools)) = (page, tools) else { return rules.is_empty().then_some(text) };
@@ -225,6 +234,12 @@ impl Tools {
             } else if self.known.len() < MAX_TOOLS && tool.name.len() <= MAX_NAME {
                 self.known.insert(tool.name.as_ref().into(), hints);
             }
+            if let Some(left_out) = &mut left_out
+                && let Err(why) = self.mirrored.learn(&tool.name, raw.get())
+            {
+                left_out.push((tool.name.into_owned(), why));
+                continue;
+            }
             if rules.admits_name(&tool.name) && (!rules.read_only || hints.read_only) {
                 kept.push(raw.get());
             }
@@ -241,8 +256,11 @@ impl Tools {
 
 impl Session {
     /// A page of tools on its way to the client.
-    pub(super) fn list_for_client(&mut self, id: &Id, result: &RawValue, text: Bytes) -> Bytes {
-        self.tools.learn(&self.settings.tools, result, text).unwrap_or_else(|| {
+    pub(super) fn list_for_client(&mut self, id: &Id, modern: bool, result: &RawValue, text: Bytes) -> Bytes {
+        let mut left_out = Vec::new();
+        let learnt = self.tools.learn(&self.settings.tools, modern.then_some(&mut left_out), result, text);
+        self.say_left_out(left_out);
+        learnt.unwrap_or_else(|| {
             let trouble = Trouble::new("policy", "the server's list of tools cannot be read, so the tool rules cannot be applied")
                 .hint("the fault is on the server's side; without --allow-tool, --ignore-tool and --read-only the list passes as it is");
             trouble.response(id)
@@ -289,14 +307,16 @@ impl Session {
     }
 
     /// One page of our own list.
-    pub(super) fn tools_page(&mut self, _pending: &Pending, outcome: Outcome<'_>) {
+    pub(super) fn tools_page(&mut self, pending: &Pending, outcome: Outcome<'_>) {
         let Outcome::Result(result) = outcome else {
             return self.tools_unknown(&Trouble::new(
                 "server-error",
                 "the server does not list its tools, so the bridge cannot tell which are read-only",
             ));
         };
-        self.tools.learn(&ToolRules::default(), result, Bytes::new());
+        let mut left_out = Vec::new();
+        let modern = pending.modern.is_some();
+        self.tools.learn(&ToolRules::default(), modern.then_some(&mut left_out), result, Bytes::new());
         self.tools.pages += 1;
         let next = serde_json::from_str::<Page>(result.get())
             .ok()
@@ -346,7 +366,8 @@ impl Session {
         self.tools.asking = false;
         for key in std::mem::take(&mut self.tools.held) {
             if self.pending.get(&key).is_some_and(|pending| pending.state == State::Held) {
-                self.fail(key, trouble);
+                let trouble = self.unlisted(key, trouble);
+                self.fail(key, &trouble);
             }
         }
     }
@@ -364,7 +385,7 @@ mod tests {
         let message = message::parse(&text);
         let Ok(message::Parsed::One(message::Message::Response(response))) = message else { panic!("a response") };
         let Outcome::Result(result) = response.outcome else { panic!("a result") };
-        let out = tools.learn(rules, result, text.clone()).expect("a readable list");
+        let out = tools.learn(rules, None, result, text.clone()).expect("a readable list");
         (tools, String::from_utf8(out.to_vec()).expect("UTF-8"))
     }
 

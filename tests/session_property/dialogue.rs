@@ -73,7 +73,7 @@ pub(crate) fn settings() -> Settings {
 
 /// What an earlier run remembered of the same server.
 pub(crate) fn memory(transport: Remembered) -> Memory {
-    Memory { transport, requested: "2025-11-25".into(), result: INIT_RESULT.into() }
+    Memory { transport, requested: "2025-11-25".into(), result: INIT_RESULT.into(), refuses: None }
 }
 
 pub(crate) fn request(id: &str, method: &str, params: &str) -> String {
@@ -336,7 +336,9 @@ impl Dialogue {
         self.session.handle(self.now, input, &mut self.actions);
         for action in self.actions.drain(..) {
             match action {
-                Action::Write(line) => self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8")),
+                Action::Write(line) | Action::WriteAbout(_, line) => {
+                    self.heard.push(String::from_utf8(line.to_vec()).expect("UTF-8"));
+                }
                 Action::Start(exchange, outgoing) => {
                     let body = String::from_utf8_lossy(&outgoing.body).into_owned();
                     assert!(!body.contains(SECRET), "a secret of the sign-in goes to the server: {body}");

@@ -22,15 +22,71 @@ const suite = [
     join(peers, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js')
 ];
 
-// A leg is one way to put the bridge before the suite. The legs of 2026-07-28 will stand beside these.
+// The scenarios of 2025-11-25 that do not sign in.
+const SCENARIOS_25 = {
+    scored: ['initialize', 'tools_call', 'elicitation-sep1034-client-defaults', 'sse-retry'],
+    unscored: ['json-schema-2020-12-preservation']
+};
+// The scenarios of 2026-07-28 that do not sign in, and those whose server wants its headers on every message that it ever gets.
+const SCENARIOS_26 = {
+    scored: [
+        'tools_call',
+        'request-metadata',
+        'sep-2322-client-request-state',
+        'http-standard-headers',
+        'http-custom-headers',
+        'http-invalid-tool-headers',
+        'json-schema-ref-no-deref'
+    ],
+    unscored: ['json-schema-2020-12-preservation']
+};
+const STRICT_26 = ['request-metadata', 'http-standard-headers'];
+
+// A leg is one way to put the bridge before the suite.
 const legs = {
     // The suite's servers, our stdio client. Sign-in (auth/*) has legs of its own.
     25: {
         title: 'client scenarios, 2025-11-25, without auth',
         run: workspace =>
-            clientScenarios(workspace, '2025-11-25', {
-                scored: ['initialize', 'tools_call', 'elicitation-sep1034-client-defaults', 'sse-retry'],
-                unscored: ['json-schema-2020-12-preservation']
+            clientScenarios(workspace, '2025-11-25', { client: 'client.mjs', ...SCENARIOS_25 })
+    },
+    // The same servers, and clients that speak 2026-07-28 alone or know both: the bridge translates.
+    '25m': {
+        title: 'client scenarios, 2025-11-25, modern client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2025-11-25', { client: 'client-modern.mjs', env: { CLIENT_ERA: 'modern' }, ...SCENARIOS_25 })
+    },
+    '25d': {
+        title: 'client scenarios, 2025-11-25, dual-era client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2025-11-25', { client: 'client-modern.mjs', env: { CLIENT_ERA: 'auto' }, ...SCENARIOS_25 })
+    },
+    // The suite's servers of 2026-07-28 and a client of that revision.
+    '26m': {
+        title: 'client scenarios, 2026-07-28, modern client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2026-07-28', { client: 'client-modern.mjs', env: { CLIENT_ERA: 'modern' }, ...SCENARIOS_26 })
+    },
+    // The same servers and a client of 2025-11-25. Two of them count every message without the headers of 2026-07-28 as a failure, also
+    // the client's `initialize` that goes out as it came; so the bridge is told what the server speaks.
+    '26l': {
+        title: 'client scenarios, 2026-07-28, legacy client, --protocol modern, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2026-07-28', {
+                client: 'client-modern.mjs',
+                env: { CLIENT_ERA: 'legacy', DRAWBRIDGE_ARGS: '--protocol modern' },
+                ...SCENARIOS_26
+            })
+    },
+    // The same, and the bridge finds out.
+    '26l-auto': {
+        title: 'client scenarios, 2026-07-28, legacy client, without auth',
+        run: workspace =>
+            clientScenarios(workspace, '2026-07-28', {
+                client: 'client-modern.mjs',
+                env: { CLIENT_ERA: 'legacy' },
+                scored: SCENARIOS_26.scored.filter(name => !STRICT_26.includes(name)),
+                unscored: SCENARIOS_26.unscored
             })
     },
     // Sign-in. The suite's pages approve by themselves; the browser follows their redirects.
@@ -53,13 +109,22 @@ const legs = {
         title: 'server scenarios through the bridge, 2025-11-25',
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'bridge' })
     },
+    // The scenario of 2026-07-28 that is about the protocol itself, with a modern front, and the bridge between modern ends.
+    server26: {
+        title: 'server-stateless through the bridge, 2026-07-28',
+        run: workspace => oneServerScenario(workspace, 'server-stateless', { server: 'server-modern.mjs', front: 'front-modern.mjs' })
+    },
+    'server26-direct': {
+        title: 'server-stateless against the test server itself, 2026-07-28',
+        run: workspace => oneServerScenario(workspace, 'server-stateless', { server: 'server-modern.mjs' })
+    },
     // The same server without the bridge: what fails here is not the bridge's fault.
     'server25-direct': {
         title: 'server scenarios against the test server itself, 2025-11-25',
         run: workspace => serverScenarios(workspace, '2025-11-25', { server: 'server.mjs', through: 'nothing' })
     }
 };
-const DEFAULT_LEGS = ['25', 'auth25', 'auth26', 'server25'];
+const DEFAULT_LEGS = ['25', '25m', '25d', '26m', '26l', '26l-auto', 'auth25', 'auth26', 'server25', 'server26'];
 
 const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } });
 const chosen = positionals.length > 0 ? positionals : DEFAULT_LEGS;
@@ -105,14 +170,14 @@ function row(scenario, scored, checks, trouble) {
     };
 }
 
-async function clientScenarios(directory, revision, { scored, unscored = [], client = 'client.mjs' }) {
+async function clientScenarios(directory, revision, { scored, unscored = [], client = 'client.mjs', env: extra = {} }) {
     const rows = [];
     for (const scenario of [...scored, ...unscored]) {
         const results = join(directory, scenario);
         const command = `${process.execPath} ${join(here, client)}`;
         // A home for each: what one scenario leaves must not help or hurt the next, whose server may have the same port.
         const home = mkdtempSync(join(workspace, 'home-'));
-        const own = { ...env, HOME: home, BROWSER: join(peers, 'lib', 'browser.mjs') };
+        const own = { ...env, ...extra, HOME: home, BROWSER: join(peers, 'lib', 'browser.mjs') };
         const args = ['client', '--command', command, '--scenario', scenario, '--spec-version', revision, '-o', results];
         const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env: own, cwd: peers, limit: CLIENT_LIMIT_MS });
         let checks = [];
@@ -174,6 +239,21 @@ async function serverScenarios(directory, revision, { server, through }) {
             const checks = result ? readChecks(join(directory, result)) : [];
             return { ...row(scenario, required.includes(scenario), checks, result ? undefined : `not run; the suite ended with ${outcome}`), log };
         });
+    } finally {
+        for (const process of running.reverse()) await process.stop();
+    }
+}
+
+async function oneServerScenario(directory, scenario, { server, front }) {
+    const running = [await startServer(process.execPath, [join(here, server)], { env, cwd: peers })];
+    try {
+        if (front) running.push(await startServer(process.execPath, [join(here, front), running[0].url], { env, cwd: peers }));
+        const args = ['server', '--url', running.at(-1).url, '--scenario', scenario, '--spec-version', '2026-07-28', '-o', directory];
+        const { outcome, stderr } = await runToEnd(process.execPath, [...suite, ...args], { env, cwd: peers, limit: SERVER_LIMIT_MS });
+        const log = `${stderr}\n${running.map(one => one.stderr()).join('\n')}`;
+        const result = readdirSync(directory).find(name => name.startsWith(`server-${scenario}-`));
+        const checks = result ? readChecks(join(directory, result)) : [];
+        return [{ ...row(scenario, true, checks, result ? undefined : `not run; the suite ended with ${outcome}`), log }];
     } finally {
         for (const process of running.reverse()) await process.stop();
     }
