@@ -386,7 +386,12 @@ impl Eras {
             let effects = self.feed(now, actions, |session, inner| item.give(now, session, inner));
             actions.extend(effects.to_client.into_iter().map(Action::Write));
         }
-        self.translator = None;
+        if let Some(mut active) = self.translator.take() {
+            // What it did not give back has no one to wait for.
+            let mut last = Effects::default();
+            active.machine.finish(now, &mut last);
+            actions.extend(last.to_client.into_iter().map(Action::Write));
+        }
         self.refuses = None;
         self.session.remember_era(None, None, actions);
         // Also after the end of stdin: the client said them before.

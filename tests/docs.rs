@@ -18,6 +18,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/design.md",
     "docs/security.md",
     "docs/dependencies.md",
+    "docs/eras.md",
 ];
 
 /// Flags in the README that are not the program's.

@@ -165,8 +165,9 @@ impl Run {
 
     /// A session with a server of these capabilities, which took the id `m1`.
     fn open(&mut self, capabilities: &Value, meta: Option<&Value>, place: &str) {
-        let discover =
-            json!({"client": {"id": "open", "method": "server/discover"}, "meta": meta.unwrap_or(&json!({}))});
+        let able = json!({"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}});
+        let able = json!({"clientCapabilities": able});
+        let discover = json!({"client": {"id": "open", "method": "server/discover"}, "meta": meta.unwrap_or(&able)});
         let result = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities});
         let steps = [
             discover,

@@ -30,14 +30,14 @@ use bytes::Bytes;
 use ring::hmac;
 
 use super::Settings;
-use super::translator::{Effects, Learnt, Translator};
+use super::translator::{Effects, Translator};
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
-use crate::session::Level;
+use crate::session::{Level, MAX_PENDING_BYTES};
 
 use self::calls::{Call, Own, Stored};
 use self::listen::Subscriptions;
 use self::opening::Facts;
-use self::request::{Asked, LEVELS, LogLevel, Refusal};
+use self::request::{Abilities, Asked, LEVELS, LogLevel, Refusal};
 use self::rounds::Rounds;
 use self::text::members;
 
@@ -53,7 +53,13 @@ pub struct ModernClient {
     prefix: String,
     seal: hmac::Key,
     link: Link,
+    /// What the session was told that the client can be asked.
+    declared: Abilities,
+    /// Something was done in the session that another one would not know.
+    used: bool,
     calls: HashMap<u64, Call>,
+    /// Bytes of the client's lines that are kept in them.
+    call_bytes: usize,
     /// What the client waits for, by its id.
     waiting: HashMap<Id, Waiting>,
     /// Requests of our own.
@@ -121,7 +127,10 @@ impl ModernClient {
             prefix: format!("mcp-drawbridge-{}-m", settings.nonce),
             seal: hmac::Key::new(hmac::HMAC_SHA256, &settings.key.0),
             link: Link::Closed,
+            declared: Abilities::default(),
+            used: false,
             calls: HashMap::new(),
+            call_bytes: 0,
             waiting: HashMap::new(),
             own: HashMap::new(),
             log_level: None,
@@ -196,24 +205,29 @@ impl ModernClient {
                 None,
             ));
         }
+        if matches!(self.link, Link::Open(_)) && self.may_ask_more(&asked) {
+            return self.open(request, &asked, line, effects);
+        }
         match &mut self.link {
-            Link::Open(_) | Link::PassThrough => self.dispatch(now, request, &asked, effects),
+            Link::Open(_) | Link::PassThrough => self.dispatch(now, request, &asked, &line, effects),
             Link::Opening { held, bytes, .. } => {
                 *bytes += line.len();
                 held.push((request.id.clone(), line));
                 self.waiting.insert(request.id.clone(), Waiting::ForSession);
             }
-            Link::Closed => {
-                let id = self.next();
-                effects.to_session.push(opening::initialize(&self.our_id(id).to_json(), &asked).into());
-                self.waiting.insert(request.id.clone(), Waiting::ForSession);
-                self.link = Link::Opening { id, bytes: line.len(), held: vec![(request.id.clone(), line)] };
-            }
+            Link::Closed => self.open(request, &asked, line, effects),
         }
     }
 
     /// A request whose `_meta` is in order, and for which there is a session.
-    fn dispatch(&mut self, now: Duration, request: &Request<'_>, asked: &Asked<'_>, effects: &mut Effects) {
+    fn dispatch(
+        &mut self,
+        now: Duration,
+        request: &Request<'_>,
+        asked: &Asked<'_>,
+        line: &Bytes,
+        effects: &mut Effects,
+    ) {
         let method = &*request.method;
         if method == "server/discover" {
             let result = self.facts().map(Facts::discovery).unwrap_or_default();
@@ -231,9 +245,9 @@ impl ModernClient {
             return self.listen(now, request, effects);
         }
         if asked.state.is_some() || asked.responses.is_some() {
-            return self.resume(now, request, asked, effects);
+            return self.resume(now, request, asked, line, effects);
         }
-        self.call(now, request, asked, effects);
+        self.call(now, request, asked, line, effects);
     }
 
     fn client_notification(
@@ -255,24 +269,6 @@ impl ModernClient {
             // Of an extension. Before there is a session nobody can hear it.
             _ if self.facts().is_some() => effects.to_session.push(line),
             _ => effects.log.push((Level::Debug, "dropped a notification of the client: no session is open".into())),
-        }
-    }
-
-    /// A client that knows both eras and wants the older one. What it began in the newer one ends.
-    fn begin_legacy(&mut self, line: Bytes, effects: &mut Effects) {
-        self.end_subscriptions(effects);
-        self.forget_all(effects);
-        self.end_all("the client began a session of an older protocol version", effects);
-        self.link = Link::PassThrough;
-        effects.to_session.push(line);
-    }
-
-    /// To a client that is on its own: all but the answers to what this translator had asked.
-    fn pass(&self, line: Bytes, effects: &mut Effects) {
-        let stale = matches!(message::parse(&line), Ok(Parsed::One(Message::Response(response)))
-            if response.id.as_ref().and_then(|id| self.number_of(id)).is_some());
-        if !stale {
-            effects.to_client.push(line);
         }
     }
 
@@ -317,35 +313,6 @@ impl ModernClient {
         self.call_answered(now, number, stored, effects);
     }
 
-    /// The answer to `initialize`.
-    fn opened(&mut self, now: Duration, outcome: Outcome<'_>, effects: &mut Effects) {
-        let Link::Opening { held, .. } = std::mem::replace(&mut self.link, Link::Closed) else { return };
-        for (id, _) in &held {
-            self.waiting.remove(id);
-        }
-        match outcome {
-            Outcome::Result(result) => {
-                self.link = Link::Open(Facts::read(result.get()));
-                effects.learnt = Some(Learnt::Confirmed(None));
-                if !self.gone {
-                    effects.to_session.push(opening::initialized());
-                }
-                for (_, line) in held {
-                    if let Ok(Parsed::One(Message::Request(request))) = message::parse(&line)
-                        && let Ok(asked) = Asked::read(request.params)
-                    {
-                        self.dispatch(now, &request, &asked, effects);
-                    }
-                }
-            }
-            Outcome::Error(error) => {
-                for (id, _) in held {
-                    effects.to_client.push(results::error_response(&id, error.get()));
-                }
-            }
-        }
-    }
-
     // ---- the end ----
 
     /// Every id that is still open gets an error.
@@ -356,6 +323,7 @@ impl ModernClient {
             effects.to_client.push(message::error_response(Some(&id), message::BRIDGE_ERROR, why, None));
         }
         self.calls.clear();
+        self.call_bytes = 0;
         self.own.clear();
         self.for_level.clear();
         self.levelling = None;
@@ -373,6 +341,7 @@ impl ModernClient {
     #[doc(hidden)]
     pub fn holds_nothing(&self) -> bool {
         self.calls.is_empty()
+            && self.call_bytes == 0
             && self.waiting.is_empty()
             && self.own.is_empty()
             && self.for_level.is_empty()
@@ -422,27 +391,24 @@ impl Translator for ModernClient {
         self.server_message(now, Some(about), line, effects);
     }
 
-    /// The server is modern: the client needs no translation. What went out already in the older form is asked again by the client's
-    /// own words where those are kept, and answered with an error where they are not.
-    fn refused(&mut self, now: Duration, line: Bytes, effects: &mut Effects) {
-        let opening = matches!(&self.link, Link::Opening { id, .. }
-            if line_id(&line).and_then(|id| self.number_of(&id)) == Some(*id));
-        if opening && let Link::Opening { held, .. } = std::mem::replace(&mut self.link, Link::Closed) {
-            for (id, _) in &held {
-                self.waiting.remove(id);
+    /// The server is modern, or has become so: the client needs no translation, and its own words go out. What else is open ends with
+    /// [`Translator::finish`]: the server that worked on it is gone.
+    fn refused(&mut self, _now: Duration, line: Bytes, effects: &mut Effects) {
+        let Some(number) = line_id(&line).and_then(|id| self.number_of(&id)) else { return };
+        let lines = effects.wrong_era.get_or_insert_default();
+        if matches!(&self.link, Link::Opening { id, .. } if *id == number) {
+            if let Link::Opening { held, .. } = std::mem::replace(&mut self.link, Link::Closed) {
+                for (id, line) in held {
+                    self.waiting.remove(&id);
+                    lines.push(line);
+                }
             }
-            effects.wrong_era = Some(held.into_iter().map(|(_, line)| line).collect());
             return;
         }
-        let Some(number) = line_id(&line).and_then(|id| self.number_of(&id)) else { return };
-        if self.own.contains_key(&number) {
-            return self.own_answered(now, number, false, effects);
+        if let Some(call) = self.calls.get_mut(&number) {
+            lines.push(std::mem::take(&mut call.original));
+            self.drop_call(number, None, effects);
         }
-        let text = format!(
-            "{{\"code\":{},\"message\":\"the server changed its protocol version; send the request again\"}}",
-            message::BRIDGE_ERROR
-        );
-        self.call_answered(now, number, Stored { error: true, text: text.into() }, effects);
     }
 
     fn answer_lost(&mut self, _now: Duration, _id: &Id, _effects: &mut Effects) -> bool {
@@ -473,13 +439,14 @@ impl Translator for ModernClient {
                 continue;
             }
             self.waiting.remove(&id);
-            self.dispatch(now, &request, &asked, effects);
+            self.dispatch(now, &request, &asked, &line, effects);
         }
     }
 
     fn finish(&mut self, _now: Duration, effects: &mut Effects) {
         self.gone = true;
-        self.end_all("the bridge was told to end before the answer came", effects);
+        self.end_subscriptions(effects);
+        self.end_all("the session with the server ended before the answer came", effects);
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Effects) {
@@ -489,7 +456,7 @@ impl Translator for ModernClient {
             self.timers.pop_first();
             match due {
                 Due::Ask(call) => self.ask(now, call, effects),
-                Due::Forget(call) => self.forget(call, effects),
+                Due::Forget(call) => self.forget(call, rounds::UNANSWERED, effects),
                 Due::Visit(call) => self.visit_over(call, effects),
                 Due::Acknowledge(listen) => self.acknowledge(listen, effects),
                 Due::Own(number) => self.own_overdue(now, number, effects),
@@ -507,7 +474,10 @@ impl Translator for ModernClient {
 
     fn accepts_lines(&self) -> bool {
         let held = if let Link::Opening { bytes, .. } = &self.link { *bytes } else { 0 };
-        self.calls.len() < MAX_CALLS && self.waiting.len() < MAX_CALLS && held < MAX_HELD_BYTES
+        self.calls.len() < MAX_CALLS
+            && self.waiting.len() < MAX_CALLS
+            && held < MAX_HELD_BYTES
+            && self.call_bytes < MAX_PENDING_BYTES
     }
 }
 

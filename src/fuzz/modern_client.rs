@@ -15,7 +15,7 @@ use crate::eras::{Effects, Settings, Translator};
 use crate::message::Id;
 
 /// Steps of one life. All that can happen happens in fewer.
-const MAX_STEPS: usize = 80;
+const MAX_STEPS: usize = 60;
 const METHODS: [&str; 8] = [
     "tools/call",
     "tools/call",

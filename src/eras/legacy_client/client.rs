@@ -154,10 +154,18 @@ impl Can {
 /// The client's capabilities without what the modern era took out: the tasks of 2025-11-25, and `roots.listChanged`.
 fn for_modern(raw: &str, mut parsed: Value) -> String {
     let Some(members) = parsed.as_object_mut() else { return "{}".into() };
-    let tasks = members.remove("tasks").is_some();
+    let tasks = remove_tasks(members);
     let roots = members.get_mut("roots").and_then(Value::as_object_mut);
     let list_changed = roots.is_some_and(|roots| roots.remove("listChanged").is_some());
     if tasks || list_changed { parsed.to_string() } else { raw.to_owned() }
+}
+
+/// Takes out the tasks of 2025-11-25 and the tasks extension of 2026-07-28: the two share names and mean different things. True if there
+/// were any.
+pub(super) fn remove_tasks(capabilities: &mut serde_json::Map<String, Value>) -> bool {
+    let extensions = capabilities.get_mut("extensions").and_then(Value::as_object_mut);
+    let extension = extensions.is_some_and(|extensions| extensions.remove("io.modelcontextprotocol/tasks").is_some());
+    capabilities.remove("tasks").is_some() || extension
 }
 
 #[cfg(test)]
@@ -202,6 +210,8 @@ mod tests {
         );
         assert!(one.set_log_level("warning") && !one.set_log_level("loud"));
         assert!(one.meta().ends_with(r#","io.modelcontextprotocol/logLevel":"warning""#));
+        let tasks = client(r#"{"capabilities":{"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}}"#);
+        assert!(tasks.meta().ends_with(r#":{"extensions":{"a/b":{}}}"#), "{}", tasks.meta());
         let raw = r#"{"experimental":{"a":{"n":12345678901234567890123}}}"#;
         assert!(client(&format!(r#"{{"capabilities":{raw}}}"#)).meta().ends_with(raw), "else untouched");
     }

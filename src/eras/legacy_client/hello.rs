@@ -494,11 +494,11 @@ fn speaks_ours(supported: &[String]) -> bool {
     supported.iter().any(|version| version == era::MODERN)
 }
 
-/// Server capabilities without the tasks of 2025-11-25: their methods have no counterpart.
+/// Server capabilities without tasks of either era; `None` if there are none.
 fn without_tasks(raw: &str) -> Option<String> {
     let mut parsed: Value = serde_json::from_str(raw).ok()?;
     let members = parsed.as_object_mut()?;
-    members.remove("tasks").is_some().then(|| parsed.to_string())
+    client::remove_tasks(members).then(|| parsed.to_string())
 }
 
 fn version_of(result: &str) -> Option<String> {

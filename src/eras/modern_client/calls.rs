@@ -28,6 +28,10 @@ pub(super) const MAX_OWN: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) method: Box<str>,
+    /// The client's line, for a server that turns out to be modern.
+    pub(super) original: Bytes,
+    /// Bytes of it.
+    bytes: usize,
     /// The line for the server, where it must be kept: to be sent later, or to know a retry by it.
     pub(super) line: Bytes,
     /// Where its parameters begin; they end before the last brace.
@@ -98,6 +102,14 @@ pub(super) fn carries_questions(method: &str) -> bool {
     matches!(method, "tools/call" | "prompts/get" | "resources/read")
 }
 
+/// Leaves nothing behind in a session.
+fn only_looks(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "completion/complete"
+    )
+}
+
 /// A request of our own.
 #[derive(Debug)]
 pub(super) struct Own {
@@ -118,8 +130,15 @@ pub(super) enum OwnKind {
 
 impl ModernClient {
     /// Sends a request on its way.
-    pub(super) fn call(&mut self, now: Duration, request: &Request<'_>, asked: &Asked<'_>, effects: &mut Effects) {
-        let number = self.new_call(request, asked);
+    pub(super) fn call(
+        &mut self,
+        now: Duration,
+        request: &Request<'_>,
+        asked: &Asked<'_>,
+        original: &Bytes,
+        effects: &mut Effects,
+    ) {
+        let number = self.new_call(request, asked, original);
         let waits = asked.level.is_some_and(|level| self.wants_level(now, level, effects));
         if waits {
             self.for_level.push(number);
@@ -129,7 +148,7 @@ impl ModernClient {
     }
 
     /// Takes a request in, without sending it.
-    pub(super) fn new_call(&mut self, request: &Request<'_>, asked: &Asked<'_>) -> u64 {
+    pub(super) fn new_call(&mut self, request: &Request<'_>, asked: &Asked<'_>, original: &Bytes) -> u64 {
         let number = self.next();
         let mut line = String::with_capacity(asked.len() + request.method.len() + self.prefix.len() + 80);
         line.push_str("{\"jsonrpc\":\"2.0\",\"id\":");
@@ -142,6 +161,8 @@ impl ModernClient {
         line.push('}');
         let call = Call {
             method: (&*request.method).into(),
+            original: original.clone(),
+            bytes: original.len(),
             line: line.into(),
             params_at,
             unsent: true,
@@ -155,6 +176,7 @@ impl ModernClient {
             repeats: 0,
             due: None,
         };
+        self.call_bytes += original.len();
         self.waiting.insert(request.id.clone(), Waiting::Call(number));
         self.calls.insert(number, call);
         number
@@ -165,6 +187,7 @@ impl ModernClient {
         let Some(call) = self.calls.get_mut(&number).filter(|call| call.unsent) else { return };
         call.unsent = false;
         call.idle = false;
+        self.used |= !only_looks(&call.method);
         let line = if call.carries_questions() { call.line.clone() } else { std::mem::take(&mut call.line) };
         effects.to_session.push(line);
     }
@@ -184,6 +207,7 @@ impl ModernClient {
     pub(super) fn drop_call(&mut self, number: u64, unasked: Option<&str>, effects: &mut Effects) -> Option<Call> {
         self.set_due(number, None);
         let call = self.calls.remove(&number)?;
+        self.call_bytes = self.call_bytes.saturating_sub(call.bytes);
         if let Some(asker) = &call.asker {
             self.waiting.remove(&asker.id);
         }

@@ -32,6 +32,11 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// The server watches no resource for us.
+    pub(super) fn watches_nothing(&self) -> bool {
+        self.resources.is_empty()
+    }
+
     pub(super) fn holds_nothing(&self) -> bool {
         self.open.is_empty() && self.resources.is_empty()
     }

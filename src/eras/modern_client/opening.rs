@@ -1,12 +1,17 @@
 //! The one legacy session behind all requests: `initialize`, and what its answer says about the server.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::request::Asked;
 use super::text::{Object, is_object, members, string};
+use super::{Link, ModernClient, Waiting, results};
 use crate::era;
-use crate::message;
+use crate::eras::translator::{Effects, Learnt};
+use crate::message::{self, Message, Outcome, Parsed, Request};
 
 /// The newest revision with a handshake: what the bridge asks a legacy server for.
 pub(super) const LATEST_LEGACY: &str = "2025-11-25";
@@ -16,7 +21,7 @@ const TASKS: &str = "io.modelcontextprotocol/tasks";
 const MAX_SHORT_INFO: usize = 1024;
 
 /// `initialize` as a legacy client would say it: this request's identity and capabilities.
-pub(super) fn initialize(id: &str, asked: &Asked<'_>) -> String {
+fn initialize(id: &str, asked: &Asked<'_>) -> String {
     let own = concat!("{\"name\":\"mcp-drawbridge\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
     let info = asked.client_info.unwrap_or(own);
     let capabilities = without_tasks(asked.capabilities);
@@ -41,6 +46,76 @@ fn without_tasks(capabilities: &str) -> String {
         object.replace(extensions, super::text::With::Object(others));
     }
     object.into_string()
+}
+
+impl ModernClient {
+    /// Opens the session in the name of this request, which waits for it.
+    pub(super) fn open(&mut self, request: &Request<'_>, asked: &Asked<'_>, line: Bytes, effects: &mut Effects) {
+        let id = self.next();
+        effects.to_session.push(initialize(&self.our_id(id).to_json(), asked).into());
+        self.declared = asked.abilities;
+        self.log_level = None;
+        self.waiting.insert(request.id.clone(), Waiting::ForSession);
+        self.link = Link::Opening { id, bytes: line.len(), held: vec![(request.id.clone(), line)] };
+    }
+
+    /// Whether the session should be opened again, because this request declares all that the first one did, and more. Clients may
+    /// begin with a request that needs nothing. Only while nothing was done in the session that a new one would not know.
+    pub(super) fn may_ask_more(&self, asked: &Asked<'_>) -> bool {
+        let idle = self.calls.is_empty() && self.own.is_empty() && self.subscriptions.watches_nothing();
+        !self.used && idle && asked.abilities != self.declared && asked.abilities.include(self.declared)
+    }
+
+    /// The answer to `initialize`.
+    pub(super) fn opened(&mut self, now: Duration, outcome: Outcome<'_>, effects: &mut Effects) {
+        let Link::Opening { held, .. } = std::mem::replace(&mut self.link, Link::Closed) else { return };
+        for (id, _) in &held {
+            self.waiting.remove(id);
+        }
+        match outcome {
+            Outcome::Result(result) => {
+                self.link = Link::Open(Facts::read(result.get()));
+                effects.learnt = Some(Learnt::Confirmed(None));
+                if !self.gone {
+                    effects.to_session.push(initialized());
+                }
+                for (_, line) in held {
+                    let text = line.clone();
+                    let parsed = message::parse(&text);
+                    let Ok(Parsed::One(Message::Request(request))) = parsed else { continue };
+                    if !self.gone {
+                        // Perhaps one of them declares more than the first.
+                        self.client_request(now, &request, line, effects);
+                    } else if let Ok(asked) = Asked::read(request.params) {
+                        self.dispatch(now, &request, &asked, &line, effects);
+                    }
+                }
+            }
+            Outcome::Error(error) => {
+                for (id, _) in held {
+                    effects.to_client.push(results::error_response(&id, error.get()));
+                }
+            }
+        }
+    }
+
+    /// A client that knows both eras and wants the older one. What it began in the newer one ends.
+    pub(super) fn begin_legacy(&mut self, line: Bytes, effects: &mut Effects) {
+        self.end_subscriptions(effects);
+        self.forget_all(effects);
+        self.end_all("the client began a session of an older protocol version", effects);
+        self.link = Link::PassThrough;
+        effects.to_session.push(line);
+    }
+
+    /// To a client that is on its own: all but the answers to what this translator had asked.
+    pub(super) fn pass(&self, line: Bytes, effects: &mut Effects) {
+        let stale = matches!(message::parse(&line), Ok(Parsed::One(Message::Response(response)))
+            if response.id.as_ref().and_then(|id| self.number_of(id)).is_some());
+        if !stale {
+            effects.to_client.push(line);
+        }
+    }
 }
 
 /// What the answer to `initialize` says about the server, as far as it is needed.
@@ -147,7 +222,7 @@ pub(super) fn other_era_text(method: &str) -> String {
 }
 
 /// `notifications/initialized`.
-pub(super) fn initialized() -> bytes::Bytes {
+pub(super) fn initialized() -> Bytes {
     message::notification("notifications/initialized")
 }
 

@@ -98,6 +98,8 @@ pub(super) fn undeclared(need: Need) -> Unasked {
 mod tests {
     use super::*;
 
+    type Case<'a> = (&'a str, Option<&'a str>, Abilities, Result<&'a str, i64>);
+
     fn ask(method: &str, params: Option<&str>, able: Abilities) -> Result<String, i64> {
         let params = params.map(|text| serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
         judge(method, params.as_deref(), able).map(|question| question.request).map_err(|unasked| unasked.code)
@@ -116,7 +118,6 @@ mod tests {
         let form = Abilities { elicitation_form: true, ..none };
         let url = Abilities { elicitation_url: true, ..none };
         let sampling = Abilities { sampling: true, ..none };
-        type Case<'a> = (&'a str, Option<&'a str>, Abilities, Result<&'a str, i64>);
         let table: &[Case<'_>] = &[
             ("roots/list", None, all, Ok(r#"{"method":"roots/list"}"#)),
             ("roots/list", Some("{}"), all, Ok(r#"{"method":"roots/list","params":{}}"#)),

@@ -80,6 +80,13 @@ struct Capabilities<'a> {
 }
 
 impl Abilities {
+    /// All of `other`, and perhaps more.
+    pub(super) fn include(self, other: Self) -> bool {
+        [Need::Roots, Need::Sampling, Need::SamplingTools, Need::Form, Need::Url]
+            .into_iter()
+            .all(|need| self.allow(need) || !other.allow(need))
+    }
+
     pub(super) fn allow(self, need: Need) -> bool {
         match need {
             Need::Roots => self.roots,

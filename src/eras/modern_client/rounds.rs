@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use base64::Engine as _;
+use bytes::Bytes;
 use ring::hmac;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -40,6 +41,9 @@ pub(super) const MAX_EXPIRED: usize = 256;
 pub(super) const VISIT_PATIENCE: Duration = Duration::from_secs(10);
 /// Times that one request is sent again because the server wants another URL visited.
 pub(super) const MAX_VISIT_ROUNDS: u32 = 10;
+
+/// Why a question has no answer.
+pub(super) const UNANSWERED: &str = "the client did not answer in time";
 
 /// A question that the client has not answered.
 #[derive(Debug)]
@@ -85,6 +89,12 @@ impl Rounds {
 
     fn is_expired(&self, state: &str) -> bool {
         self.expired.iter().any(|expired| **expired == *state)
+    }
+
+    /// As if so much were kept.
+    #[cfg(test)]
+    pub(super) fn pretend_stored(&mut self, bytes: usize) {
+        self.stored_bytes = bytes;
     }
 
     pub(super) fn holds_nothing(&self) -> bool {
@@ -225,7 +235,7 @@ impl ModernClient {
             effects
                 .log
                 .push((Level::Warn, "too many requests wait for the client's answers; the oldest is given up".into()));
-            self.forget(oldest, effects);
+            self.forget(oldest, UNANSWERED, effects);
         }
     }
 
@@ -237,10 +247,10 @@ impl ModernClient {
     }
 
     /// The client never came back.
-    pub(super) fn forget(&mut self, number: u64, effects: &mut Effects) {
-        let Some(call) = self.drop_call(number, Some("the client did not answer in time"), effects) else { return };
+    pub(super) fn forget(&mut self, number: u64, why: &str, effects: &mut Effects) {
+        let Some(call) = self.drop_call(number, Some(why), effects) else { return };
         if !call.idle {
-            effects.to_session.push(cancelled(&self.our_id(number), "\"the client did not answer in time\""));
+            effects.to_session.push(cancelled(&self.our_id(number), &message::quote(why)));
         }
         if let Some(state) = call.state {
             if self.rounds.expired.len() >= MAX_EXPIRED {
@@ -255,7 +265,7 @@ impl ModernClient {
         let mut away: Vec<u64> = self.rounds.by_state.values().copied().collect();
         away.sort_unstable();
         for number in away {
-            self.forget(number, effects);
+            self.forget(number, "the client left before it answered", effects);
         }
     }
 
@@ -278,7 +288,14 @@ impl ModernClient {
     // ---- the client answers ----
 
     /// A retry.
-    pub(super) fn resume(&mut self, now: Duration, request: &Request<'_>, asked: &Asked<'_>, effects: &mut Effects) {
+    pub(super) fn resume(
+        &mut self,
+        now: Duration,
+        request: &Request<'_>,
+        asked: &Asked<'_>,
+        line: &Bytes,
+        effects: &mut Effects,
+    ) {
         let (number, answers) = match self.judge_retry(request, asked) {
             Ok(judged) => judged,
             Err(refusal) => return refuse(&request.id, &refusal, effects),
@@ -326,7 +343,12 @@ impl ModernClient {
             return self.ask(now, number, effects);
         }
         if call.idle {
-            self.visits_answered(now, number, agreed, request, asked, effects);
+            if agreed {
+                self.visits_made(now, number, request, asked, line, effects);
+            } else {
+                self.drop_call(number, None, effects);
+                effects.to_client.push(results::url_declined(&request.id));
+            }
         }
     }
 
@@ -405,20 +427,17 @@ impl ModernClient {
     }
 
     /// The client came back from the visits: the request goes out again, once the server knows of them.
-    fn visits_answered(
+    fn visits_made(
         &mut self,
         now: Duration,
         number: u64,
-        agreed: bool,
         request: &Request<'_>,
         asked: &Asked<'_>,
+        line: &Bytes,
         effects: &mut Effects,
     ) {
         let Some(old) = self.drop_call(number, None, effects) else { return };
-        if !agreed {
-            return effects.to_client.push(results::url_declined(&request.id));
-        }
-        let again = self.new_call(request, asked);
+        let again = self.new_call(request, asked, line);
         let Some(call) = self.calls.get_mut(&again) else { return };
         call.repeats = old.repeats + 1;
         call.visits = old.visits;

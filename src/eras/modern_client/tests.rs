@@ -120,13 +120,21 @@ fn requests_that_wait_are_bounded_in_number_and_bytes() {
     assert!(test.machine.accepts_lines());
 
     let mut test = Test::closed();
-    let big = "x".repeat(MAX_HELD_BYTES / 2);
-    test.client(1, "x", json!({"a": big}));
+    test.client(1, "x", json!({}));
+    if let Link::Opening { bytes, .. } = &mut test.machine.link {
+        *bytes = MAX_HELD_BYTES - 1;
+    }
     assert!(test.machine.accepts_lines());
-    test.client(2, "x", json!({"a": big}));
+    test.client(2, "x", json!({}));
     assert!(!test.machine.accepts_lines());
     test.cancel(2);
     assert!(test.machine.accepts_lines());
+
+    let mut test = Test::new();
+    test.machine.call_bytes = MAX_PENDING_BYTES - 1;
+    assert!(test.machine.accepts_lines());
+    test.client(1, "x", json!({}));
+    assert!(!test.machine.accepts_lines());
 }
 
 #[test]
@@ -179,14 +187,16 @@ fn questions_of_one_call_are_bounded_in_number_and_bytes() {
 #[test]
 fn answers_that_nobody_fetches_are_bounded() {
     let mut test = Test::new();
-    let (one, _) = test.away(1);
+    let (one, first) = test.away(1);
     let (two, state) = test.away(2);
-    let big = "x".repeat(MAX_STORED_BYTES - 100);
-    test.server(json!({"id": one, "result": {"a": big}}), None);
-    test.server(json!({"id": two, "result": {"a": big}}), None);
+    test.machine.rounds.pretend_stored(MAX_STORED_BYTES - 20);
+    test.server(json!({"id": one, "result": {"a": "fits"}}), None);
+    test.server(json!({"id": two, "result": {"a": "fits not"}}), None);
     let late = test.client("r", "tools/call", json!({"name": "t", "requestState": state})).one();
     assert!(late["error"]["message"].as_str().expect("text").contains("too large"), "{late}");
-    test.wait(LIFETIME);
+    let first = test.client("s", "tools/call", json!({"name": "t", "requestState": first})).one();
+    assert_eq!(first["result"]["a"], "fits");
+    test.machine.rounds.pretend_stored(0);
     assert!(test.machine.rounds.holds_nothing(), "{:?}", test.machine.rounds);
 }
 

@@ -2,7 +2,7 @@
 
     python py_client.py <server-url>
 
-Does what scenario.mjs does and takes the same environment; ERA (legacy, modern) for the SDK 2.x.
+Does what scenario.mjs does and takes the same environment; ERA (legacy, modern, auto) for the SDK 2.x.
 One line a check, `ok <name>` or `not ok <name>: <why>`, and `done` at the end. Exit code 1 when one failed.
 """
 
@@ -39,6 +39,8 @@ MIB = 1024 * 1024
 URL = sys.argv[1]
 FEATURES = set(json.loads(os.environ.get("PEER_FEATURES", "[]")))
 ERA = os.environ.get("ERA", "legacy")
+# A client that knows both eras finds out which one it meets.
+MODERN = "modern" in (ERA, ERA == "auto" and os.environ.get("PEER_ERA"))
 COUNTER = "peer://counter"
 
 failed = 0
@@ -190,7 +192,7 @@ async def scenario(stack: AsyncExitStack) -> None:
     async def initialize() -> None:
         name, version = await peer.connect(stack)
         equal(name, os.environ["PEER_NAME"], "server name")
-        equal(version, "2026-07-28" if ERA == "modern" else "2025-11-25", "protocol version")
+        equal(version, "2026-07-28" if MODERN else "2025-11-25", "protocol version")
 
     # Not under a time limit of its own: the SDK's task groups must live on in this task.
     try:
@@ -254,7 +256,7 @@ async def scenario(stack: AsyncExitStack) -> None:
         equal((await peer.session.get_prompt("greet", {"name": "Ada"})).messages[0].content.text, "Hello, Ada")
 
     await check("prompts: list, get", prompts)
-    if ERA != "modern":
+    if not MODERN:
         await check("ping", peer.session.send_ping)
 
     async def progress() -> None:
@@ -285,7 +287,7 @@ async def scenario(stack: AsyncExitStack) -> None:
     async def heard(line: str) -> bool:
         return line in logged
 
-    if "log" in FEATURES and ERA != "modern":
+    if "log" in FEATURES and not MODERN:
 
         async def logging() -> None:
             await peer.session.set_logging_level("warning")
@@ -297,7 +299,7 @@ async def scenario(stack: AsyncExitStack) -> None:
 
         await check("logging honours the level", logging)
 
-    if "subscribe" in FEATURES and ERA != "modern":
+    if "subscribe" in FEATURES and not MODERN:
 
         async def subscription() -> None:
             uri = types.AnyUrl(COUNTER) if GENERATION == 1 else COUNTER
@@ -321,7 +323,7 @@ async def scenario(stack: AsyncExitStack) -> None:
     async def changed() -> bool:
         return list_changes > 0
 
-    if "list-changed" in FEATURES and ERA != "modern":
+    if "list-changed" in FEATURES and not MODERN:
 
         async def list_changed() -> None:
             global list_changes
@@ -367,7 +369,7 @@ async def scenario(stack: AsyncExitStack) -> None:
 
     await check("answer stream cut: a call that may be repeated is answered", cut)
 
-    if "sessions" in FEATURES and ERA != "modern":
+    if "sessions" in FEATURES and not MODERN:
 
         async def forgotten() -> None:
             global list_changes

@@ -24,7 +24,8 @@ export function bridgeCommand(url) {
 
 /** What the client answers when a server asks. */
 export const answers = {
-    elicit: params => ({ action: 'accept', content: { name: `Ada (${params.message})` } }),
+    elicit: params =>
+        params.mode === 'url' ? { action: 'accept' } : { action: 'accept', content: { name: `Ada (${params.message})` } },
     sample: params => ({
         model: 'peer-model',
         role: 'assistant',
@@ -172,6 +173,18 @@ export async function run(url, peer) {
             const asked = await Promise.all(Array.from({ length: 16 }, (_, i) => call('ask', { message: `q${i}` })));
             equal(asked.map(text), Array.from({ length: 16 }, (_, i) => `accept Ada (q${i})`));
         });
+    }
+
+    if (has('url')) {
+        await check('elicitation by URL', async () => {
+            equal(text(await call('visit')), 'accept');
+        });
+        // An older client shows the URL by itself when it gets this error.
+        if (peer.era === 'modern') {
+            await check('a URL that the server demands by an error', async () => {
+                equal(text(await call('must_visit')), 'visited');
+            });
+        }
     }
 
     const logged = () => notified('notifications/message').map(notification => notification.params.data);

@@ -8,7 +8,8 @@ const url = process.argv[2];
 const wanted = process.env.ERA ?? 'legacy';
 const mode = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } }[wanted];
 
-const client = new Client({ name: `ts2-client-${wanted}`, version: '1.0.0' }, { capabilities, versionNegotiation: { mode } });
+const declared = { ...capabilities, elicitation: { form: {}, url: {} } };
+const client = new Client({ name: `ts2-client-${wanted}`, version: '1.0.0' }, { capabilities: declared, versionNegotiation: { mode } });
 client.setRequestHandler('elicitation/create', ({ params }) => answers.elicit(params));
 client.setRequestHandler('sampling/createMessage', ({ params }) => answers.sample(params));
 client.setRequestHandler('roots/list', () => answers.roots());

@@ -1,8 +1,9 @@
 // What every server of this suite offers, on the TypeScript SDK 1.x.
 // The same names and answers are in features2.mjs (SDK 2.x) and features.py (Python SDK).
 import { McpServer, ResourceTemplate } from '@modelcontextprotocol/sdk/server/mcp.js';
-import { SubscribeRequestSchema, UnsubscribeRequestSchema } from '@modelcontextprotocol/sdk/types.js';
+import { SubscribeRequestSchema, UnsubscribeRequestSchema, UrlElicitationRequiredError } from '@modelcontextprotocol/sdk/types.js';
 import { z } from 'zod';
+import { randomUUID } from 'node:crypto';
 import { pause, state } from '../lib/host.mjs';
 
 export const COUNTER = 'peer://counter';
@@ -87,6 +88,23 @@ export function build({ name, push = 'related' }) {
             return text(`${answer.action} ${answer.content?.name ?? ''}`.trim());
         }
     );
+
+    const visit = id => ({ mode: 'url', elicitationId: id, url: 'https://example.com/visit', message: 'Please look' });
+    mcp.registerTool('visit', { description: 'Asks the user to visit a page' }, async (extra) => {
+        const answer = await server.elicitInput(visit(randomUUID()), related(extra));
+        return text(answer.action);
+    });
+    let visited = false;
+    mcp.registerTool('must_visit', { description: 'Works only when the user has visited a page' }, () => {
+        if (visited) return text('visited');
+        const id = randomUUID();
+        const complete = server.createElicitationCompletionNotifier(id);
+        setTimeout(() => {
+            visited = true;
+            complete().catch(() => {});
+        }, 300);
+        throw new UrlElicitationRequiredError([visit(id)]);
+    });
 
     mcp.registerTool(
         'sample',
