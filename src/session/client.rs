@@ -42,7 +42,7 @@ impl Session {
         {
             return self.log(Level::Warn, format!("an answer of the client has {length} bytes; the limit is {limit}"));
         }
-        let id = id.filter(|id| is_request && !self.by_id.contains_key(*id));
+        let id = id.filter(|id| is_request && !self.is_pending(id));
         let text = format!("the message has {length} bytes; the limit is {limit} bytes (--max-message raises it)");
         self.write(message::error_response(
             id,
@@ -72,7 +72,7 @@ impl Session {
                 if let (true, Some(id)) = (*response, id) {
                     self.answer_for_client(id, "the client's answer is not a valid JSON-RPC message");
                 }
-                let id = id.as_ref().filter(|id| !*response && !self.by_id.contains_key(*id));
+                let id = id.as_ref().filter(|id| !*response && !self.is_pending(id));
                 let text = format!("not a JSON-RPC 2.0 message: {why}");
                 message::error_response(id, message::INVALID_REQUEST, &text, None)
             }

@@ -433,7 +433,7 @@ impl Session {
         self.out.push(Action::Exit);
     }
 
-    /// Whether this id of the client waits for its response, for tests.
+    /// Whether this id of the client waits for its response. One that was answered already may still be under way as ours.
     #[doc(hidden)]
     pub fn is_pending(&self, id: &Id) -> bool {
         self.by_id
