@@ -143,7 +143,7 @@ fn in_and_out_by_pasting() {
     let issuer = server.authority.origin();
     for said in [
         &*format!("Signed in to {url}.\n"),
-        &format!("  account    {issuer}\n"),
+        &format!("  through    {issuer}\n"),
         "  scopes     read write\n",
         "  token      ends in 60 minutes, renews itself\n",
         "  kept in    ",

@@ -9,6 +9,7 @@ use super::begin::Begun;
 use super::discover::Found;
 use super::login::{Login, client_of, same};
 use super::{Errand, Inner, Outcome, Stage, not_stored, now};
+use crate::auth::browser;
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context, Expected, Pkce};
@@ -155,10 +156,12 @@ impl Inner {
                 return Ok(Turn::SignedIn);
             }
             // The other one's address is good for our client too.
-            let url = contents.pending(&self.key, now()).and_then(|pending| pending.authorization_url.clone());
+            let Some(pending) = contents.pending(&self.key, now()) else { continue };
+            let url = pending.authorization_url.clone();
             if let Some(url) = url.filter(|url| told.as_ref().is_none_or(|told| !same(told, url))) {
                 self.stage.send_replace(Stage::Waiting { quiet: false });
-                self.tell(SignIn::Wanted { url: url.expose().into(), advice: String::new().into() });
+                let advice = browser::advice_here(pending.redirect_port);
+                self.tell(SignIn::Wanted { url: url.expose().into(), advice: advice.into() });
                 told = Some(url);
             }
         }
