@@ -93,6 +93,8 @@ pub async fn run(
     let mut clock = Clock::start();
     let mut actions = Vec::new();
     let mut stdin_open = true;
+    // An address is said again where another process's sign-in becomes ours: once is enough.
+    let mut said: Option<SignIn> = None;
     let mut terminated = false;
     let mut parent_gone_at: Option<Instant> = None;
     let stdin_most = STDIN_HIGH_WATER.saturating_add(max_message);
@@ -150,8 +152,11 @@ pub async fn run(
                 }
             }
             Some(news) = news.recv() => {
-                if let SignIn::Wanted { url, advice } = &news {
+                if let SignIn::Wanted { url, advice } = &news
+                    && said.as_ref() != Some(&news)
+                {
                     tell(url, advice);
+                    said = Some(news.clone());
                 }
                 session.handle(clock.now(), Input::SignIn(news), &mut actions);
             }
@@ -205,7 +210,8 @@ fn tell(url: &str, advice: &str) {
     if advice.is_empty() {
         tracing::info!(target: PERSON, "Sign in with the browser. If no page has opened, open this address: {url}");
     } else {
-        tracing::info!(target: PERSON, "Sign in with a browser at this address: {url}\n{advice}");
+        tracing::info!(target: PERSON, "Sign in with a browser at this address: {url}");
+        tracing::info!(target: PERSON, "{advice}");
     }
 }
 

@@ -15,7 +15,7 @@ use url::Url;
 use crate::auth::AuthError;
 use crate::auth::resource::ResourceUri;
 use crate::cli::UsageError;
-use crate::secret::{SafeText, SafeUrl};
+use crate::secret::{SafeText, SafeUrl, is_unsafe};
 use crate::store::{Account, Contents, KeyPlace, Server, Status as StoreStatus, StoreError, StorePlace};
 
 pub use import::run as import;
@@ -126,6 +126,17 @@ fn place(status: &StoreStatus) -> String {
         StorePlace::Memory => "memory, until this process ends".to_owned(),
         _ => format!("{file}, which is not there yet"),
     }
+}
+
+/// What the store has to tell, on one line and whole: it is long, because it says what to do.
+fn notice_line(notice: &str) -> String {
+    notice.chars().fold(String::new(), |mut line, character| {
+        match is_unsafe(character) {
+            true => line.extend(character.escape_unicode()),
+            false => line.push(character),
+        }
+        line
+    })
 }
 
 /// A span of time in words: the two largest units are more than anybody asks for.

@@ -1,7 +1,8 @@
 //! Entry points of the fuzz targets and of the property tests: arbitrary bytes in, a panic when a promise is broken.
 //!
 //! [`envelope`] feeds the bytes to the message parser. [`session`] reads them as a script: what the client writes, what the
-//! server answers, what the network does and how time passes; so does [`eras`], with a server of another era. The same bytes always do the same.
+//! server answers, what the network does and how time passes; so does [`eras`](eras()),
+//! with a server of another era. The same bytes always do the same.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::missing_panics_doc)] // a broken promise must stop the run
 #![allow(clippy::print_stderr, clippy::unchecked_time_subtraction)] // and tell how it came to it; time only grows here

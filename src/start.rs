@@ -77,6 +77,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let settings = Settings { can_sign_in, ..settings(config) };
     let limits = bridge::Limits { max_message: config.max_message, patience: settings.drain };
     let session = Eras::new(eras_settings(config, &settings)?, Session::new(settings, memory));
+    output.keep_to_ourselves();
     tracing::debug!("bridging to {}", SafeUrl(&config.server));
     let outcome = bridge::run(session, transport, bridge::Sources { events, news }, lines, output, state, limits).await;
     credentials.settle(SETTLE).await;

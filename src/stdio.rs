@@ -185,6 +185,14 @@ impl Output {
         Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0, deaf: false })
     }
 
+    /// From now on the client gets what is pushed and nothing else: what a library prints (`dbus-secret-service` does, where a
+    /// keyring answers a prompt with nonsense) goes to stderr. Here `io::stdout` is stderr from then on, too. On Windows, where no crate
+    /// of ours prints, nothing is done. Best effort.
+    pub fn keep_to_ourselves(&self) {
+        #[cfg(unix)]
+        let _ = rustix::stdio::dup2_stdout(io::stderr());
+    }
+
     /// Queues a line; the line feed is added.
     pub fn push(&mut self, line: Bytes) {
         if self.deaf {
@@ -290,8 +298,13 @@ impl Sink {
         if let Some(sink) = Self::direct() {
             return Ok(sink);
         }
+        // A descriptor of our own: see `keep_to_ourselves`.
+        #[cfg(unix)]
+        let stdout = std::fs::File::from(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?);
+        #[cfg(not(unix))]
+        let stdout = io::stdout();
         let (sender, receiver) = mpsc::channel(THREAD_CHUNKS);
-        std::thread::Builder::new().name("stdout".into()).spawn(move || write_stdout(receiver))?;
+        std::thread::Builder::new().name("stdout".into()).spawn(move || write_all(stdout, receiver))?;
         Ok(Self::Thread(sender))
     }
 
@@ -356,9 +369,7 @@ impl Sink {
     }
 }
 
-fn write_stdout(mut receiver: mpsc::Receiver<Bytes>) {
-    use io::Write as _;
-    let mut stdout = io::stdout().lock();
+fn write_all(mut stdout: impl io::Write, mut receiver: mpsc::Receiver<Bytes>) {
     while let Some(chunk) = receiver.blocking_recv() {
         if stdout.write_all(&chunk).is_err() || stdout.flush().is_err() {
             return;

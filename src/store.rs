@@ -319,8 +319,8 @@ impl Store {
         }
         match header.place {
             KeyPlace::File if self.inner.choice == CredentialStore::Auto => self.say(format!(
-                "No keyring could be used ({problem}), so the key to your sign-ins is in a file next to them, readable \
-                 by you alone: {}. With a keyring, `--credential-store keyring` moves it there.",
+                "No keyring could be used ({problem}), so the key to your sign-ins is in a file next to them in {}, readable \
+                 by you alone. Where a keyring is, `--credential-store keyring` moves it there.",
                 disk.directory.display()
             )),
             KeyPlace::Keyutils => self.say(format!(

@@ -143,7 +143,7 @@ fn in_and_out_by_pasting() {
     let issuer = server.authority.origin();
     for said in [
         &*format!("Signed in to {url}.\n"),
-        &format!("  account    {issuer}\n"),
+        &format!("  through    {issuer}\n"),
         "  scopes     read write\n",
         "  token      ends in 60 minutes, renews itself\n",
         "  kept in    ",
@@ -296,6 +296,47 @@ fn what_makes_no_sense_is_said() {
     }
     let memory = home.command(&["login", url, "--credential-store", "memory"]).output().unwrap();
     assert_eq!(memory.status.code(), Some(2));
+}
+
+#[test]
+fn a_login_that_cannot_be_kept_fails() {
+    let (home, server) = (Home::new(), protected());
+    // A file is where the directory should be.
+    std::fs::write(home.0.path().join("state"), "").unwrap();
+    let printed = home.sign_in(&server.url(), &[]);
+    assert_eq!(printed.code, Some(1), "{}{}", printed.out, printed.err);
+    assert!(printed.out.contains("It could not be kept"), "{}", printed.out);
+    assert!(printed.err.contains("Sign-ins are kept in memory and end with this process."), "{}", printed.err);
+}
+
+#[test]
+fn a_logout_of_nothing_writes_nothing() {
+    let (home, server) = (Home::new(), protected());
+    let printed = home.run(&["logout", &server.url()]);
+    assert_eq!((printed.code, &*printed.err), (Some(0), ""));
+    assert_eq!(printed.out, format!("Not signed in to {}.\n", server.url()));
+    assert!(!home.0.path().join("state").exists());
+    assert!(server.authority.requests().is_empty());
+}
+
+#[test]
+fn a_second_window_without_a_browser_says_what_to_do_too() {
+    let (home, server) = (Home::new(), protected());
+    let mut login = Login::start(&home, &server.url(), &["--paste"]);
+    let address = login.line("http://");
+    login.line("press Enter");
+    let mut second =
+        home.command(&[&server.url(), "--credential-store", "file"]).stdin(Stdio::piped()).spawn().unwrap();
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#;
+    writeln!(second.stdin.as_mut().unwrap(), "{initialize}").unwrap();
+    let lines: Vec<String> =
+        BufReader::new(second.stderr.take().unwrap()).lines().map_while(Result::ok).take(2).collect();
+    assert!(lines[0].contains(address.trim()), "{lines:?}");
+    assert!(lines[1].contains("`mcp-drawbridge login URL --paste`"), "{lines:?}");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    login.paste(&visit_until(address.trim(), "http://localhost:"));
+    assert_eq!(login.end().code, Some(0));
 }
 
 #[test]

@@ -13,11 +13,34 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::server::REVISION;
 
 /// Nothing in the demo takes this long.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of the bridge's stderr that are kept.
 const MAX_STDERR: u64 = 64 * 1024;
+
+/// The bridges' directory for what they keep. It is removed at the end.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(act: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("mcp-drawbridge-demo-{}-{act}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The bridge's environment: the demo touches nothing of the user's, and no proxy of this machine stands in its way.
+/// The browser is this program.
+pub(crate) fn configured<'a>(command: &'a mut Command, scratch: &Scratch) -> Result<&'a mut Command, Failure> {
+    let home = [("MCP_DRAWBRIDGE_STATE_DIR", &scratch.0), ("XDG_STATE_HOME", &scratch.0)];
+    Ok(command.envs(home).env("NO_PROXY", "127.0.0.1").env("BROWSER", std::env::current_exe()?))
+}
 
 /// A host with one bridge.
 pub(crate) struct Host {
@@ -25,7 +48,6 @@ pub(crate) struct Host {
     stdin: Option<ChildStdin>,
     incoming: Receiver<(Instant, String)>,
     stderr: Arc<Mutex<String>>,
-    state: PathBuf,
     next_id: u64,
     /// Methods of all requests, by id.
     requests: Vec<String>,
@@ -37,13 +59,8 @@ pub(crate) struct Host {
 
 impl Host {
     /// Starts the bridge as `"command"` and `"args"` of a configuration file would.
-    pub(crate) fn start(bridge: &Path, url: &str) -> Result<Self, Failure> {
-        let state = std::env::temp_dir().join(format!("mcp-drawbridge-demo-{}", std::process::id()));
-        let mut child = Command::new(bridge)
-            .arg(url)
-            // The demo leaves nothing behind, and no proxy of this machine stands in its way.
-            .env("MCP_DRAWBRIDGE_STATE_DIR", &state)
-            .env("NO_PROXY", "127.0.0.1")
+    pub(crate) fn start(bridge: &Path, arguments: &[String], scratch: &Scratch) -> Result<Self, Failure> {
+        let mut child = configured(Command::new(bridge).args(arguments), scratch)?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -74,7 +91,6 @@ impl Host {
             stdin,
             incoming,
             stderr,
-            state,
             next_id: 0,
             requests: Vec::new(),
             responses: HashMap::new(),
@@ -82,6 +98,23 @@ impl Host {
             asked: Vec::new(),
             extra: 0,
         })
+    }
+
+    /// The first request.
+    pub(crate) fn send_initialize(&mut self) -> Result<u64, Failure> {
+        let offer = json!({
+            "protocolVersion": REVISION,
+            "capabilities": { "roots": {}, "elicitation": {} },
+            "clientInfo": { "name": "demo-client", "version": "1" },
+        });
+        self.send("initialize", offer)
+    }
+
+    /// The answer to the first request, which is acknowledged.
+    pub(crate) fn initialized(&mut self) -> Result<Value, Failure> {
+        let greeting = self.wait(0)?;
+        self.notify("notifications/initialized")?;
+        Ok(greeting)
     }
 
     /// A request and its result.
@@ -109,7 +142,7 @@ impl Host {
         Ok(id)
     }
 
-    pub(crate) fn notify(&mut self, method: &str) -> Result<(), Failure> {
+    fn notify(&mut self, method: &str) -> Result<(), Failure> {
         self.write(&json!({ "jsonrpc": "2.0", "method": method }))
     }
 
@@ -225,6 +258,13 @@ impl Host {
         }
     }
 
+    /// SIGKILL: no goodbye.
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// What the bridge said, for a failed demo.
     pub(crate) fn stderr(&mut self) -> String {
         let _ = self.child.kill();
@@ -243,6 +283,5 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.state);
     }
 }

@@ -3,18 +3,23 @@
 //! ```text
 //! demo BRIDGE                run the whole demo with this binary
 //! demo serve [ADDRESS]       only the MCP server, to point a client of your own at
+//! demo serve-sign-in         the same with a server that wants a sign-in, and says yes to everybody
+//! demo http://...            the browser: loads the page; the bridge calls it so
 //! ```
 //! The client is a small desktop host: it starts the bridge with pipes, speaks MCP 2025-11-25 and answers what the server
 //! asks. The server is another process of this program, so that it can be killed for real. The client knows nothing
-//! of HTTP, the server nothing of the bridge.
+//! of HTTP, the server nothing of the bridge. The second act, sign-in, has servers and a browser of its own.
 
 // A program of its own, built from dev-dependencies: it prints, it starts processes, it shows numbers with few digits.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, clippy::cast_precision_loss)]
 // Reading `Value` by a name that is not there gives `Null`.
 #![allow(clippy::indexing_slicing)]
 
+mod browser;
 mod client;
 mod server;
+mod sign_in;
+mod support;
 mod transcript;
 
 use std::error::Error;
@@ -25,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use client::Host;
+use client::{Host, Scratch};
 use server::ServerProcess;
 use transcript::Transcript;
 
@@ -45,12 +50,14 @@ const GONE_FOR: Duration = Duration::from_millis(500);
 /// After the client left, the bridge must be gone within this time.
 const EXIT: Duration = Duration::from_secs(2);
 
-const USAGE: &str = "usage: demo BRIDGE | demo serve [ADDRESS]";
+const USAGE: &str = "usage: demo BRIDGE | demo serve [ADDRESS] | demo serve-sign-in";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let outcome = match arguments.as_slice() {
         [word] if word == "serve" => server::serve("127.0.0.1:0"),
+        [word] if word == "serve-sign-in" => sign_in::serve(),
+        [page] if page.to_string_lossy().starts_with("http://") => browser::browse(&page.to_string_lossy()),
         [word, address] if word == "serve" => server::serve(&address.to_string_lossy()),
         [bridge] => dialogue(Path::new(bridge)),
         _ => Err(USAGE.into()),
@@ -71,30 +78,25 @@ fn dialogue(bridge: &Path) -> Result<(), Failure> {
     println!("server:         {} (process {})\n", server.url, server.pid());
 
     let started = Instant::now();
-    let mut host = Host::start(bridge, &server.url)?;
+    let scratch = Scratch::new("bridge");
+    let mut host = Host::start(bridge, std::slice::from_ref(&server.url), &scratch)?;
     let mut told = Transcript::new(started);
     let outcome = steps(&mut host, &mut server, &mut told);
     if outcome.is_err() {
         eprint!("{}", host.stderr());
     }
     outcome?;
+    sign_in::act(bridge)?;
     println!("\nAll as promised.");
     Ok(())
 }
 
 fn steps(host: &mut Host, server: &mut ServerProcess, told: &mut Transcript) -> Result<(), Failure> {
-    let greeting = host.call(
-        "initialize",
-        json!({
-            "protocolVersion": server::REVISION,
-            "capabilities": { "roots": {}, "elicitation": {} },
-            "clientInfo": { "name": "demo-client", "version": "1" },
-        }),
-    )?;
+    host.send_initialize()?;
+    let greeting = host.initialized()?;
     let (name, revision) = (text(&greeting, "/serverInfo/name")?, text(&greeting, "/protocolVersion")?);
     told.line("initialize", format!("answered by {name}, revision {revision}; the bridge's start is included"));
     ensure(revision == server::REVISION, "the revision is what the client asked for")?;
-    host.notify("notifications/initialized")?;
 
     let tools = host.call("tools/list", json!({}))?;
     let names: Vec<&str> = list(&tools, "/tools")?.iter().filter_map(|tool| tool["name"].as_str()).collect();

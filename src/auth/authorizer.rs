@@ -481,8 +481,11 @@ impl Inner {
                     && self.state().address.is_none() =>
             {
                 self.state().no_sign_in_until = Some(Instant::now() + NOTHING_THERE);
-                let message = format!("the server publishes no way to sign in ({error})");
-                Err(AuthError::new(NO_AUTHORIZATION_SERVER, Mender::Server, message))
+                tracing::debug!("sign-in was only guessed at: {error}");
+                let message = "the server answers 401 and publishes no way to sign in";
+                Err(AuthError::new(NO_AUTHORIZATION_SERVER, Mender::Server, message).with_hint(
+                    "if it wants a key, give the bridge --header 'Authorization: Bearer ${TOKEN}'; else its owner must mend it",
+                ))
             }
             outcome => outcome,
         }

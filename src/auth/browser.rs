@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub(crate) use plan::may_run;
-pub use plan::{Launch, Os, Plan, Surroundings, Why, plan};
+pub use plan::{Launch, Os, PASTE, Plan, Surroundings, Why, plan};
 pub use url::{BrowserUrl, OURS};
 
 /// How long a program may take to say that it failed. One that still runs then is taken for the browser itself.
@@ -55,6 +55,14 @@ pub fn plan_here(port: u16) -> Plan {
         container: ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
         port,
     })
+}
+
+/// What to do where no browser can be opened from here; else nothing. For a tab that another process has opened, or tried to.
+pub fn advice_here(port: u16) -> String {
+    match plan_here(port) {
+        Plan::NotPossible { advice, .. } => advice,
+        Plan::Launch { .. } => String::new(),
+    }
 }
 
 /// Starts the first program of the plan that does not fail. Reaps what it starts.

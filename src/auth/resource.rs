@@ -237,7 +237,10 @@ fn judge_name(published: &str, place: Place, server: &Url) -> Result<ResourceUri
         return Ok(ResourceUri(published.to_owned()));
     }
     if !is_above(&url, server) {
-        return Err(refuse("resource-identical", format!("{WHAT} is for another resource of this host"), true));
+        let Rejected { error, try_next } =
+            refuse("resource-identical", format!("{WHAT} is for another resource of this host"), true);
+        let hint = "check the server's URL, perhaps it should be the second of these; else the MCP server's owner must mend it";
+        return Err(Rejected { error: error.with_hint(hint), try_next });
     }
     if place == Place::Root {
         return Ok(ResourceUri(published.to_owned()));

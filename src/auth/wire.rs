@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http::{HttpClient, HttpError, HttpRequest, RedirectRule, guard},
-    secret::{Secret, without_keys_of},
+    secret::{SafeUrl, Secret, without_keys_of},
 };
 
 /// Limit for one request with its whole answer.
@@ -192,6 +192,7 @@ async fn exchange(http: &HttpClient, request: HttpRequest, doing: &str) -> Resul
     let whole = async {
         let response = http.send(request).await?;
         let (status, url) = (response.status, response.url.clone());
+        tracing::debug!("{doing}: HTTP {} from {}", status.as_u16(), SafeUrl(&url));
         let retry_after = retry_after(&response.headers);
         let body = response.bytes(MAX_ANSWER).await?;
         Ok((Answer { status, body, retry_after }, url))

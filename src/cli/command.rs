@@ -113,7 +113,7 @@ pub(super) fn word(arguments: &[String]) -> (Word, &[String]) {
     (Word::Run, arguments)
 }
 
-/// The flags of a command with another one, or with none.
+/// The flags of a command with another one, or with none; a command without its server.
 pub(super) fn check_flags(word: Word, flags: &Flags) -> Result<(), UsageError> {
     let table = [
         ("--paste", flags.paste, Word::Login),
@@ -129,6 +129,13 @@ pub(super) fn check_flags(word: Word, flags: &Flags) -> Result<(), UsageError> {
                 format!("Leave it out, or write: mcp-drawbridge {name} https://example.com/mcp {flag}"),
             ));
         }
+    }
+    if let (Word::Login | Word::Logout, true) = (word, flags.positionals.is_empty()) {
+        let name = WORDS.iter().find(|(_, known)| *known == word).map_or("", |(name, _)| *name);
+        return Err(UsageError::new(
+            "the server URL is missing",
+            format!("Write it as in: mcp-drawbridge {name} https://example.com/mcp"),
+        ));
     }
     Ok(())
 }
@@ -241,7 +248,14 @@ pub(super) fn near(text: &str) -> Option<UsageError> {
             format!("Write it as in: mcp-drawbridge {name} https://example.com/mcp"),
         ));
     }
-    let others = [("signin", "login"), ("auth", "login"), ("signout", "logout"), ("list", "status")];
+    let others = [
+        ("signin", "login"),
+        ("auth", "login"),
+        ("signout", "logout"),
+        ("list", "status"),
+        ("help", "--help"),
+        ("version", "--version"),
+    ];
     let other = others.iter().find(|(name, _)| *name == text).map(|(_, meant)| *meant);
     let near = WORDS.iter().map(|(name, _)| (typos(&text, name), *name)).min().filter(|(count, _)| *count <= MAX_TYPOS);
     let meant = other.or(near.map(|(_, name)| name))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Report, now, place, say, shown};
+use super::{Error, Report, notice_line, now, place, say, shown};
 use crate::cli::{Import, UsageError};
 use crate::secret::SafeText;
 use crate::store::Store;
@@ -61,7 +61,7 @@ pub fn run(wanted: &Import) -> Result<Report, Error> {
         let _ = writeln!(text, "Sign-ins are kept in {}. mcp-remote's files are as they were.", place(&store.status()));
     }
     for notice in store.notices() {
-        let _ = writeln!(text, "{}", SafeText(&notice));
+        let _ = writeln!(text, "{}", notice_line(&notice));
     }
     Ok(Report { text, failed: nothing_known && !wanted.candidates.is_empty() })
 }

@@ -8,14 +8,14 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::mpsc;
 
-use super::{Error, Report, SETTLE, end, now, place, say, sentence, shown};
-use crate::auth::LoggedIn;
+use super::{Error, Report, SETTLE, end, notice_line, now, place, say, sentence, shown};
+use crate::auth::{LoggedIn, browser};
 use crate::cli::{Config, Login, UsageError};
 use crate::process::Ends;
 use crate::secret::SafeText;
 use crate::session::{SignIn, Wish};
 use crate::start;
-use crate::store::{CredentialStore, ServerKey, Store};
+use crate::store::{CredentialStore, ServerKey, Store, StorePlace};
 
 /// Bytes of a pasted line.
 const MAX_LINE: u64 = 32 * 1024;
@@ -80,10 +80,16 @@ pub async fn run(login: &Login) -> Result<Report, Error> {
     };
     authorizer.settle(SETTLE).await;
     for notice in store.notices() {
-        say(&SafeText(&notice).to_string());
+        say(&notice_line(&notice));
     }
-    let text = success(&outcome?, config, &store);
-    Ok(Report { text, failed: false })
+    let login = outcome?;
+    let mut text = success(&login, config, &store);
+    // Nobody else can use it, and this process ends.
+    let lost = login.needed && store.status().place == StorePlace::Memory;
+    if lost {
+        text.push_str("It could not be kept, so it ends with this command; what has to be mended is said above.\n");
+    }
+    Ok(Report { text, failed: lost })
 }
 
 /// Whether no answer is awaited any more.
@@ -124,13 +130,16 @@ fn read_lines() -> mpsc::Receiver<Box<str>> {
 }
 
 fn wanted(url: &str, advice: &str, reads: bool) -> String {
-    let opened = if advice.is_empty() { "Your browser was opened there." } else { advice };
-    let paste = if reads {
-        "\nIf the browser cannot show the last page, copy its address, paste it here and press Enter."
-    } else {
-        ""
+    let next = match (advice.is_empty(), reads) {
+        (true, true) => {
+            "Your browser was opened there. If it cannot show the last page, copy its address, paste it here and press Enter."
+                .to_owned()
+        }
+        (true, false) => "Your browser was opened there.".to_owned(),
+        (false, true) => advice.replace(browser::PASTE, "here, then press Enter"),
+        (false, false) => advice.to_owned(),
     };
-    format!("Sign in here:\n\n  {url}\n\n{opened}{paste}\nWaiting for you; Ctrl-C gives up.")
+    format!("Sign in here:\n\n  {url}\n\n{next}\nWaiting for you; Ctrl-C gives up.")
 }
 
 fn success(login: &LoggedIn, config: &Config, store: &Store) -> String {
@@ -148,7 +157,7 @@ fn success(login: &LoggedIn, config: &Config, store: &Store) -> String {
     };
     let scopes = login.scopes.as_deref().filter(|text| !text.is_empty()).unwrap_or("not told");
     format!(
-        "{heading}\n  account    {}\n  scopes     {}\n  token      {}\n  kept in    {}\n",
+        "{heading}\n  through    {}\n  scopes     {}\n  token      {}\n  kept in    {}\n",
         shown(&login.issuer),
         SafeText(scopes),
         end(login.expires_at, login.renewable, now()),

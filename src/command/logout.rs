@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tokio::sync::mpsc;
 
-use super::{Error, Report, is_same, login, say, server_of, shown};
+use super::{Error, Report, is_same, login, notice_line, say, server_of, shown};
 use crate::cli::Logout;
 use crate::secret::SafeText;
 use crate::start;
@@ -49,7 +49,7 @@ pub async fn run(logout: &Logout) -> Result<Report, Error> {
         let _ = writeln!(text, "There are other sign-ins to it: {}; --all ends all.", others.join(", "));
     }
     for notice in store.notices() {
-        let _ = writeln!(text, "{}", SafeText(&notice));
+        let _ = writeln!(text, "{}", notice_line(&notice));
     }
     Ok(Report { text, failed: false })
 }

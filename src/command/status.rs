@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Error, Report, end, is_same, now, place, say, server_of, shown, span};
+use super::{Error, Report, end, is_same, notice_line, now, place, say, server_of, shown, span};
 use crate::cli::Status;
 use crate::secret::SafeText;
 use crate::store::{Account, Contents, KeyPlace, PendingSignIn, ServerKey, Status as StoreStatus, Store, StorePlace};
@@ -86,7 +86,7 @@ impl<'a> View<'a> {
         for (key, pending) in &self.pending {
             heading(&mut text, &key.server, &key.profile);
             let begun = span(self.now.saturating_sub(pending.started_at));
-            line(&mut text, "waits", &format!("for you to sign in at {}, since {begun}", shown(&pending.issuer)));
+            line(&mut text, "waits", &format!("for you to sign in at {}, begun {begun} ago", shown(&pending.issuer)));
             text.push('\n');
         }
         if self.rows.is_empty() && self.pending.is_empty() {
@@ -99,7 +99,7 @@ impl<'a> View<'a> {
         }
         let _ = writeln!(text, "Sign-ins are kept in {}.", place(place_of));
         for notice in &place_of.notices {
-            let _ = writeln!(text, "{}", SafeText(notice));
+            let _ = writeln!(text, "{}", notice_line(notice));
         }
         text
     }
@@ -301,7 +301,7 @@ https://b.test/mcp
   client     given by a flag
 
 https://c.test/mcp
-  waits      for you to sign in at https://as2.test, since 3 minutes
+  waits      for you to sign in at https://as2.test, begun 3 minutes ago
 
 Sign-ins are kept in /state/credentials, its key in a file beside it.
 No keyring.

@@ -378,7 +378,7 @@ impl Session {
         keys.sort_unstable();
         let trouble = Trouble::new("shutdown", "the bridge was told to end before the answer came");
         let unsigned =
-            trouble.clone().hint("a sign-in was wanted first: mcp-drawbridge login does it once and for all");
+            trouble.clone().hint("a sign-in was wanted first: mcp-drawbridge login URL does it once and for all");
         let is_held = |key: &Key| self.pending.get(key).is_some_and(|pending| self.waits_for_sign_in(pending));
         let held: Vec<bool> = keys.iter().map(is_held).collect();
         for (key, is_held) in keys.into_iter().zip(held) {

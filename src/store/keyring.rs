@@ -51,6 +51,9 @@ mod secret_service {
     /// How often a connection is tried: the crate gives a call two seconds, and the bus may have to start the service.
     const CONNECTIONS: u32 = 3;
 
+    /// What libdbus says where no bus is named.
+    const NO_BUS: &str = "org.freedesktop.DBus.Error.NotSupported";
+
     /// The freedesktop.org Secret Service: GNOME Keyring, KDE Wallet, `KeePassXC`.
     pub(super) struct SecretService;
 
@@ -91,6 +94,9 @@ mod secret_service {
     fn refused(error: Error) -> VaultError {
         VaultError(match error {
             Error::NoResult => "the Secret Service has no default collection".into(),
+            Error::Dbus(error) if error.name() == Some(NO_BUS) => {
+                "there is no session bus, DBUS_SESSION_BUS_ADDRESS is not set".into()
+            }
             Error::Prompt | Error::Locked => "the keyring is locked and was not unlocked".into(),
             error => SafeText(&error.to_string()).to_string(),
         })

@@ -445,3 +445,23 @@ fn three_hundred_requests_at_once_are_all_answered() {
         bridge.finish();
     }
 }
+
+/// A library that prints must not reach the client: descriptor 1 is not the client's any more.
+#[test]
+fn what_a_library_prints_does_not_reach_the_client() {
+    let server = Mcp::plain();
+    for stdio in [Stdio3::Pipes, Stdio3::Sockets] {
+        let mut bridge = Setup::new(&server.url()).stdio(stdio).start();
+        bridge.handshake();
+        let link = |n: u8| std::fs::read_link(format!("/proc/{}/fd/{n}", bridge.pid())).unwrap();
+        assert_eq!(link(1), link(2), "{stdio:?}");
+        assert_ne!(link(1), link(0), "{stdio:?}");
+        let own = |n: u8| std::fs::OpenOptions::new().append(true).open(format!("/proc/{}/fd/{n}", bridge.pid()));
+        if stdio == Stdio3::Pipes {
+            std::io::Write::write_all(&mut own(1).unwrap(), b"printed\n").unwrap();
+        }
+        bridge.assert_works();
+        let end = bridge.finish();
+        assert_eq!(end.stderr.contains("printed"), stdio == Stdio3::Pipes, "{}", end.stderr);
+    }
+}

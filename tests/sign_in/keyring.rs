@@ -1,6 +1,18 @@
 //! A login whose key is in a real keyring. Run by `scripts/keyring-session`.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dbus::arg::Variant;
+use dbus::blocking::LocalConnection;
+use dbus::channel::{Channel, MatchingReceiver as _, Sender as _};
+use dbus::message::{MatchRule, Message};
+use dbus::strings::Path;
 
 use crate::support::TempDir;
 use crate::support::authorization_server::Protected;
@@ -32,4 +44,97 @@ fn keyring_holds_the_key_of_a_login() {
     start().finish();
     let counts = server.authority.counts();
     assert_eq!((browser.tabs().len(), counts.refreshed(), counts.codes), (1, 1, 1), "{}", server.summary());
+}
+
+/// A bus with a Secret Service that lets nobody keep anything: it asks a person first, and then tells nonsense.
+struct OddKeyring {
+    bus: Child,
+    address: String,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OddKeyring {
+    fn start() -> Self {
+        let mut bus = Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--print-address=1"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon");
+        let mut address = String::new();
+        BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let address = address.trim().to_owned();
+        let (stop, (ready, is_ready)) = (Arc::new(AtomicBool::new(false)), channel());
+        let (stopped, to) = (Arc::clone(&stop), address.clone());
+        let thread = std::thread::spawn(move || {
+            let mut channel = Channel::open_private(&to).unwrap();
+            channel.register().unwrap();
+            let connection = LocalConnection::from(channel);
+            connection.start_receive(
+                MatchRule::new_method_call(),
+                Box::new(|call, connection| {
+                    answer(&call, connection);
+                    true
+                }),
+            );
+            connection.request_name("org.freedesktop.secrets", false, true, true).unwrap();
+            ready.send(()).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                connection.process(Duration::from_millis(20)).unwrap();
+            }
+        });
+        is_ready.recv_timeout(crate::support::LIMIT).unwrap();
+        Self { bus, address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for OddKeyring {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().is_none_or(|thread| thread.join().is_ok());
+        let _ = self.bus.kill();
+        let _ = self.bus.wait();
+        assert!(ended || std::thread::panicking(), "the keyring failed");
+    }
+}
+
+fn answer(call: &Message, connection: &LocalConnection) {
+    let path = |text: &str| Path::new(text).unwrap();
+    let reply = call.method_return();
+    let nothing: Vec<Path> = Vec::new();
+    let reply = match &*call.member().unwrap() {
+        "OpenSession" => reply.append2(Variant(""), path("/session")),
+        "ReadAlias" => reply.append1(path("/org/freedesktop/secrets/collection/odd")),
+        // `Locked`.
+        "Get" => reply.append1(Variant(false)),
+        "SearchItems" => reply.append2(&nothing, &nothing),
+        "CreateItem" => reply.append2(path("/"), path("/prompt")),
+        "Prompt" => reply,
+        _ => dbus::MethodErr::no_method(&call.member().unwrap()).to_message(call),
+    };
+    let prompted = call.member().is_some_and(|member| &*member == "Prompt");
+    connection.send(reply).unwrap();
+    if prompted {
+        let done = Message::new_signal("/prompt", "org.freedesktop.Secret.Prompt", "Completed").unwrap();
+        connection.send(done.append2(false, Variant(7_u32))).unwrap();
+    }
+}
+
+/// `dbus-secret-service` prints what it does not understand to stdout, which is the client's. The bridge of the tests fails at any line
+/// that is no message.
+#[test]
+#[ignore = "needs dbus-daemon: scripts/keyring-session"]
+fn keyring_holds_nothing_and_prints() {
+    let keyring = OddKeyring::start();
+    let server = Protected::start();
+    let home = Arc::new(TempDir::new());
+    let browser = Browser::eager(&home);
+    let setup = with_browser(Setup::new(&server.url())).home(&home);
+    let mut bridge = setup.env("DBUS_SESSION_BUS_ADDRESS", &keyring.address).start();
+    bridge.handshake();
+    bridge.assert_works();
+    let end = bridge.finish();
+    assert!(end.stderr.contains("Cast to path failed"), "it printed nothing: {}", end.stderr);
+    assert!(end.stderr.contains("No keyring could be used"), "{}", end.stderr);
+    assert_eq!((browser.tabs().len(), server.authority.counts().codes), (1, 1), "{}", server.summary());
 }

@@ -107,7 +107,7 @@ impl Inner {
         self.state().address = Some(Secret::new(url.as_str()));
         let tell = |advice: &str| SignIn::Wanted { url: url.as_str().into(), advice: advice.into() };
         if !open {
-            return self.tell(tell(""));
+            return self.tell(tell(&browser::advice_here(port)));
         }
         let plan = browser::plan_here(port);
         if let browser::Plan::NotPossible { why, advice } = &plan {

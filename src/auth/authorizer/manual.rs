@@ -78,7 +78,12 @@ impl Authorizer {
         let login = account.and_then(|account| Login::restored(account, &contents, &inner.options).ok());
         let key = account.map(|account| account.key.clone());
         let found = contents.discovery(&inner.key).and_then(|kept| inner.restore(kept));
+        let waits = contents.pending(&inner.key, now()).is_some();
         drop(contents);
+        if key.is_none() && !waits {
+            // Nothing to write: no key is made, and no keyring asked.
+            return Ok(LoggedOut { was_signed_in: false, revoked: Ok(()) });
+        }
         let revoked = match &login {
             Some(login) => inner.revoke(login, found).await,
             None => Ok(()),

@@ -9,7 +9,7 @@ use super::begin::Begun;
 use super::discover::Found;
 use super::login::{self, Login, client_of, same};
 use super::{Errand, Inner, Outcome, Stage, not_stored, now};
-use crate::auth::browser::BrowserUrl;
+use crate::auth::browser::{self, BrowserUrl};
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context, Expected, Pkce};
@@ -177,7 +177,10 @@ impl Inner {
             let Some(url) = pending.authorization_url.clone() else { continue };
             if told.as_ref().is_none_or(|told| !same(told, &url)) {
                 self.state().address = Some(url.clone());
-                self.tell(SignIn::Wanted { url: url.expose().into(), advice: String::new().into() });
+                self.tell(SignIn::Wanted {
+                    url: url.expose().into(),
+                    advice: browser::advice_here(pending.redirect_port).into(),
+                });
                 self.stage.send_replace(Stage::Waiting { quiet: pending.browser_opened_at.is_none() });
                 told = Some(url.clone());
             }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// Programs of one `$BROWSER` that are looked at.
 const MAX_CHOICES: usize = 8;
 
+/// Where the last page's address can be pasted, as the advice has it.
+pub const PASTE: &str = "into the tool `sign_in` or into `mcp-drawbridge login URL --paste`";
+
 /// What makes Windows' rundll32 hand a URL to the browser.
 const URL_DLL: &[&str] = &["url.dll,FileProtocolHandler"];
 
@@ -192,8 +195,10 @@ pub(crate) fn may_run(program: &std::path::Path, os: Os) -> bool {
 /// What to do without a browser here.
 fn advice(why: Why, around: &Surroundings<'_>) -> String {
     let port = around.port;
-    let paste = "Open the address in any browser and sign in. At the end the browser cannot show the page: copy its address \
-                 and paste it into `mcp-drawbridge login --paste` or the tool `sign_in`.";
+    let paste = format!(
+        "Open the address in any browser and sign in. At the end the browser cannot show the page: copy its address and paste \
+         it {PASTE}."
+    );
     let forward = |host: &str| {
         format!(
             "Or run `ssh -L {port}:127.0.0.1:{port} {host}` on your own computer first; then the page at the end is shown."
@@ -371,7 +376,7 @@ mod tests {
             Plan::Launch { advice, .. } | Plan::NotPossible { advice, .. } => advice,
         };
         let ssh = advice(&[("SSH_CONNECTION", "192.0.2.1 50000 203.0.113.9 22")], false);
-        assert!(ssh.contains("`ssh -L 3335:127.0.0.1:3335 203.0.113.9`") && ssh.contains("login --paste"), "{ssh}");
+        assert!(ssh.contains("`ssh -L 3335:127.0.0.1:3335 203.0.113.9`") && ssh.contains("login URL --paste"), "{ssh}");
         let odd = advice(&[("SSH_CONNECTION", "a b $(evil) d")], false);
         assert!(odd.contains("3335:127.0.0.1:3335 THIS-COMPUTER`"), "{odd}");
         assert!(advice(&[], true).contains("container"));

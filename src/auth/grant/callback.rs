@@ -27,7 +27,12 @@ pub fn judge(reply: Reply, expected: &Expected<'_>) -> Result<Secret, AuthError>
         if reply.with_state {
             error
         } else {
-            error.with_hint("paste the whole address from the browser, not the code alone")
+            AuthError::new(
+                "callback-issuer",
+                Mender::User,
+                "that is no address, and this authorization server's code alone cannot be checked (RFC 9207 section 2.4)",
+            )
+            .with_hint("paste the whole address of the page at the end of the sign-in")
         }
     })?;
     match reply.answer {

@@ -17,7 +17,9 @@ fn words_are_commands_at_the_beginning_alone() {
     for words in [&["--debug", "login", URL][..], &[URL, "login"], &["Login", URL], &["login", "login", URL]] {
         assert_eq!(error(words).message, "login is a command, and a command stands first");
     }
-    assert_eq!(error(&["login"]).message, "the server URL is missing");
+    let missing = error(&["login"]);
+    assert_eq!(missing.message, "the server URL is missing");
+    assert!(missing.hint.contains("mcp-drawbridge login https://"), "{}", missing.hint);
 }
 
 #[test]
