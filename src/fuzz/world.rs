@@ -219,7 +219,7 @@ impl World {
                         cancelled.push(id);
                     }
                 }
-                Said::Broken { id: Some(id), .. } if !self.session.is_known(&parse_id(id)) => {
+                Said::Broken { id: Some(id), .. } if !self.session.is_pending(&parse_id(id)) => {
                     self.count(id).wanted += 1;
                 }
                 Said::Broken { .. } => self.nulls.wanted += 1,
@@ -272,7 +272,7 @@ impl World {
         for member in kept {
             match member {
                 Said::Request { id, .. } => self.count(id).wanted -= 1,
-                Said::Broken { id: Some(id), .. } if !self.session.is_known(&parse_id(id)) => {
+                Said::Broken { id: Some(id), .. } if !self.session.is_pending(&parse_id(id)) => {
                     self.count(id).wanted -= 1;
                 }
                 Said::Broken { .. } => self.nulls.wanted -= 1,
@@ -287,7 +287,7 @@ impl World {
         let is_request = script.below(3) != 2;
         let of_server = |asked: &[(String, u64)], id: &str| asked.iter().any(|(open, _)| *open == canonical(id));
         match &id {
-            Some(id) if is_request && !self.session.is_known(&parse_id(id)) => self.count(id).wanted += 1,
+            Some(id) if is_request && !self.session.is_pending(&parse_id(id)) => self.count(id).wanted += 1,
             Some(id) if !is_request && of_server(&self.asked, id) => {
                 let id = canonical(id);
                 self.asked.retain(|(open, _)| *open != id);
