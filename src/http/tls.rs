@@ -24,6 +24,8 @@ use super::{HttpError, HttpOptions, pin};
 
 /// Largest PEM file that is read, in bytes. The system's own bundles have about 300 KiB.
 const MAX_PEM: u64 = 8 << 20;
+/// How much of a CA file is looked at first, in bytes.
+const LOOKED_AT: u64 = 16 << 10;
 
 /// A TLS client configuration, and the part of it that still has to read the system's roots.
 ///
@@ -163,11 +165,13 @@ impl ServerCertVerifier for LazyVerifier {
     }
 }
 
-/// Whether the file is there and looks as if it held certificates. Quick: it may be a bundle of hundreds.
+/// Whether the file is there and looks as if it held certificates. Quick, for it happens at every start: the file may be a bundle of hundreds.
 fn check_ca_file(path: &Path) -> Result<(), HttpError> {
-    let bytes = read(path, "the CA file")?;
-    let bytes = bytes.expose_secret();
-    if is_der(bytes) || memchr::memmem::find(bytes, b"-----BEGIN CERTIFICATE-----").is_some() {
+    let what = "the CA file";
+    let begin = read_up_to(path, what, LOOKED_AT)?;
+    let holds = |bytes: &[u8]| is_der(bytes) || memchr::memmem::find(bytes, b"-----BEGIN CERTIFICATE-----").is_some();
+    // A long text may stand before the first certificate.
+    if holds(begin.expose_secret()) || holds(read(path, what)?.expose_secret()) {
         return Ok(());
     }
     Err(no_certificate(path))
@@ -225,17 +229,25 @@ fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, HttpError> {
     })
 }
 
+/// The whole file.
 fn read(path: &Path, what: &str) -> Result<SecretSlice<u8>, HttpError> {
+    let bytes = read_up_to(path, what, MAX_PEM + 1)?;
+    if bytes.expose_secret().len() as u64 > MAX_PEM {
+        let message = format!("{what} {} is larger than {MAX_PEM} bytes", path.display());
+        return Err(HttpError::usage(message));
+    }
+    Ok(bytes)
+}
+
+fn read_up_to(path: &Path, what: &str, limit: u64) -> Result<SecretSlice<u8>, HttpError> {
     let fail = |error: std::io::Error| {
         let message = format!("cannot read {what} {}: {error}", path.display());
         HttpError::usage(message).with_source(error)
     };
     let file = File::open(path).map_err(fail)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > MAX_PEM {
-        let message = format!("{what} {} is larger than {MAX_PEM} bytes", path.display());
-        return Err(HttpError::usage(message));
-    }
+    // One read for a usual file; nothing secret is left behind in a buffer that grew.
+    let expected = file.metadata().map_err(fail)?.len().saturating_add(1).min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    file.take(limit).read_to_end(&mut bytes).map_err(fail)?;
     Ok(bytes.into())
 }
