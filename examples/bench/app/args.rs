@@ -20,7 +20,7 @@ Measures the bridge beside a direct HTTP client and beside mcp-remote, all in tu
   --rounds N             rounds (default 5, quick 2)
   --peer-rounds N        rounds for mcp-remote (default 2, quick 1)
   --only CASE[,CASE]     only these cases: start calls pinned flood64 flood512 flood4096 few_files one_cpu
-                         json sse request burst push ticks beside idle syscalls
+                         json sse request burst push ticks beside eras idle syscalls
   --check FILE           exit 1 when a measure is outside the budget in FILE
   --json FILE            write all values to FILE
   --markdown FILE        write the table to FILE, as docs/performance.md has it

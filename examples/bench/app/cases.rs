@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Failure;
+use super::message::Era;
 use super::metrics::Case;
 use super::mock_server::MockServer;
 use super::process::{OpenFiles, bind};
@@ -12,6 +13,7 @@ use super::results::quantile;
 use super::session::{Flood, Kind, Session, Start};
 
 mod calls;
+mod eras;
 mod events;
 mod floods;
 mod payloads;
@@ -92,6 +94,7 @@ impl Stage<'_> {
         match case {
             Case::Start | Case::Calls | Case::Pinned | Case::Flood64 => true,
             Case::Syscalls => matches!(target.kind, Kind::Bridge(_)) && self.strace.is_some(),
+            Case::Eras => matches!(target.kind, Kind::Bridge(_)) && !target.peer,
             Case::Idle | Case::FewFiles => matches!(target.kind, Kind::Bridge(_)),
             Case::OneCpu => self.cpus.len() > 1 && !matches!(target.kind, Kind::Pipe(_)),
             _ => !matches!(target.kind, Kind::Pipe(_)),
@@ -120,6 +123,10 @@ impl Stage<'_> {
             Case::Ticks => self.ticks(target, put),
             Case::Beside => self.beside(target, put),
             Case::Syscalls => self.syscalls(target, put),
+            Case::Eras => {
+                let one = self.cpus.last().copied().into_iter().collect();
+                self.bound(&one, &one, |stage| stage.eras(target, put))
+            }
             // It is run with all targets at once: see `idle`.
             Case::Idle => Ok(()),
         }
@@ -151,7 +158,8 @@ impl Stage<'_> {
     }
 
     fn starter<'b>(&self, kind: &'b Kind, home: &'b Path, open_files: OpenFiles) -> Start<'b> {
-        Start { kind, port: self.mock.port(), home, open_files, show_errors: self.show_errors }
+        let (client, server) = (Era::Legacy, Era::Legacy);
+        Start { kind, port: self.mock.port(), client, server, home, open_files, show_errors: self.show_errors }
     }
 
     /// A fresh directory, so that nothing is remembered from one run to the next.

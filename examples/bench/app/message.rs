@@ -12,10 +12,34 @@ const BACK: usize = 128;
 /// The text of big answers, as it stands in the JSON: with an escape, as documents have.
 const PATTERN: &[u8] = br"The quick brown fox jumps over the lazy dog, and then it rests.\n";
 
-/// First message of every session.
+/// What every request of revision 2026-07-28 says of its client.
+macro_rules! modern_meta {
+    () => {
+        concat!(
+            r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+            r#""io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1.0.0"},"#,
+            r#""io.modelcontextprotocol/clientCapabilities":{}"#
+        )
+    };
+}
+
+/// First message of a session of revision 2025-11-25.
 pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{"listChanged":true},"sampling":{},"elicitation":{}},"clientInfo":{"name":"bench","version":"1.0.0"}}}"#;
-/// Second message of every session.
+/// Second message of such a session.
 pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// First message of a session of revision 2026-07-28.
+pub(crate) const DISCOVER: &str =
+    concat!(r#"{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{"_meta":{"#, modern_meta!(), "}}}");
+
+/// The era of the client that the driver plays, and of the endpoint that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// Revision 2025-11-25: `initialize` and a session.
+    Legacy,
+    /// Revision 2026-07-28: every request says who asks, in `_meta`.
+    Modern,
+}
 
 /// What a line from the bridge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +66,7 @@ pub(crate) fn classify(line: &[u8]) -> Line {
 }
 
 /// Appends a call of the mock server's tool `tool`; `arguments` is a JSON object.
-pub(crate) fn call(line: &mut Vec<u8>, id: u64, tool: &str, arguments: &[u8]) {
+pub(crate) fn call(line: &mut Vec<u8>, era: Era, id: u64, tool: &str, arguments: &[u8]) {
     line.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
     number(line, id);
     line.extend_from_slice(br#","method":"tools/call","params":{"name":""#);
@@ -51,6 +75,9 @@ pub(crate) fn call(line: &mut Vec<u8>, id: u64, tool: &str, arguments: &[u8]) {
     line.extend_from_slice(arguments);
     line.extend_from_slice(br#","_meta":{"progressToken":"#);
     number(line, id);
+    if era == Era::Modern {
+        line.extend_from_slice(concat!(",", modern_meta!()).as_bytes());
+    }
     line.extend_from_slice(b"}}}");
 }
 
@@ -139,11 +166,17 @@ mod tests {
     fn calls_are_json() {
         for id in [0, 9, 10, 12_345, u64::MAX] {
             let mut line = Vec::new();
-            call(&mut line, id, "echo", br#"{"text":"x"}"#);
-            let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
-            assert_eq!(value["id"], id);
-            assert_eq!(value["params"]["arguments"]["text"], "x");
-            assert_eq!(classify(&line), Line::Result(id));
+            for (era, version) in [(Era::Legacy, None), (Era::Modern, Some("2026-07-28"))] {
+                line.clear();
+                call(&mut line, era, id, "echo", br#"{"text":"x"}"#);
+                let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+                assert_eq!(value["id"], id);
+                assert_eq!(value["params"]["arguments"]["text"], "x");
+                let meta = &value["params"]["_meta"];
+                assert_eq!(meta["progressToken"], id);
+                assert_eq!(meta.get("io.modelcontextprotocol/protocolVersion").and_then(|v| v.as_str()), version);
+                assert_eq!(classify(&line), Line::Result(id));
+            }
         }
     }
 }

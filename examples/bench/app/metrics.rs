@@ -18,13 +18,14 @@ pub(crate) enum Case {
     Push,
     Ticks,
     Beside,
+    Eras,
     Idle,
     Syscalls,
 }
 
 impl Case {
     /// All cases with the names that `--only` takes.
-    pub(crate) const ALL: [(Self, &'static str); 17] = [
+    pub(crate) const ALL: [(Self, &'static str); 18] = [
         (Self::Start, "start"),
         (Self::Calls, "calls"),
         (Self::Pinned, "pinned"),
@@ -40,6 +41,7 @@ impl Case {
         (Self::Push, "push"),
         (Self::Ticks, "ticks"),
         (Self::Beside, "beside"),
+        (Self::Eras, "eras"),
         (Self::Idle, "idle"),
         (Self::Syscalls, "syscalls"),
     ];
@@ -113,6 +115,16 @@ pub(crate) const METRICS: &[Metric] = &[
     added("ticks.added", Case::Ticks, "p50 added to direct", "µs", "ticks.p50"),
     timed("beside.p99", Case::Beside, "fast calls beside a slow one: p99", "µs"),
     timed("beside100.p99", Case::Beside, "beside 100 slow ones: p99", "µs"),
+    timed("eras.legacy", Case::Eras, "small call, one CPU, legacy to legacy: p50", "µs"),
+    timed("eras.up", Case::Eras, "legacy client, modern server", "µs"),
+    timed("eras.up_ratio", Case::Eras, "over legacy to legacy", ""),
+    timed("eras.modern", Case::Eras, "modern to modern", "µs"),
+    timed("eras.down", Case::Eras, "modern client, legacy server", "µs"),
+    timed("eras.down_ratio", Case::Eras, "over modern to modern", ""),
+    timed("eras.up_big", Case::Eras, "50 MB answer, legacy client, modern server", "MB/s"),
+    timed("eras.down_big", Case::Eras, "50 MB answer, modern client, legacy server", "MB/s"),
+    timed("eras.up_peak", Case::Eras, "peak, legacy client, modern server", "MiB"),
+    timed("eras.down_peak", Case::Eras, "peak, modern client, legacy server", "MiB"),
     timed("memory.idle", Case::Calls, "resident after 1 call", "MiB"),
     timed("memory.calls", Case::Flood64, "after 10,000 calls", "MiB"),
     timed("memory.flood", Case::Flood4096, "after 4096 in flight", "MiB"),

@@ -1,4 +1,5 @@
-//! The mock MCP server: one Streamable HTTP endpoint of revision 2025-11-25 with sessions, on one thread.
+//! The mock MCP server on one thread: `/mcp`, a Streamable HTTP endpoint of revision 2025-11-25 with sessions, and `/modern`, one of
+//! 2026-07-28.
 //!
 //! HTTP is written by hand so that the server is never what limits a measure. A second listener gives the counts.
 
@@ -164,6 +165,7 @@ impl Connection {
             lock(&self.shared).counts.requests += 1;
             match (target, method) {
                 (b"/mcp", b"POST") => self.post(&head, body.as_deref(), session).await?,
+                (b"/modern", b"POST") => self.post_modern(&head, body.as_deref()).await?,
                 (b"/mcp", b"GET") => return self.stream(session).await,
                 (b"/mcp", b"DELETE") => {
                     {
@@ -173,7 +175,7 @@ impl Connection {
                     }
                     self.status("200 OK").await?;
                 }
-                (b"/mcp", _) => self.status("405 Method Not Allowed").await?,
+                (b"/mcp" | b"/modern", _) => self.status("405 Method Not Allowed").await?,
                 _ => self.status("404 Not Found").await?,
             }
             self.forget(head.size + if body.is_some() { 0 } else { head.length.unwrap_or(0) });
@@ -250,8 +252,31 @@ impl Connection {
         if !message.is_request() {
             return self.status("202 Accepted").await;
         }
-        self.output.clear();
-        match message.answer(&mut self.output) {
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        let reply = message.answer(&mut output);
+        self.output = output;
+        self.reply(reply, Some(session)).await
+    }
+
+    /// Revision 2026-07-28: no session, every request for itself.
+    async fn post_modern(&mut self, head: &Head, body: Option<&[u8]>) -> Result<(), Failure> {
+        let sized = || self.input.get(head.size..head.size + head.length.unwrap_or(0)).unwrap_or_default();
+        let Ok(message) = Message::parse(body.unwrap_or_else(sized)) else {
+            return self.status("400 Bad Request").await;
+        };
+        if !message.is_request() {
+            return self.status("202 Accepted").await;
+        }
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        let reply = message.modern().answer(&mut output);
+        self.output = output;
+        self.reply(reply, None).await
+    }
+
+    async fn reply(&mut self, reply: Reply, session: Option<u64>) -> Result<(), Failure> {
+        match reply {
             Reply::Ready => self.stream.write_all(&self.output).await?,
             Reply::After(delay) => {
                 tokio::time::sleep(delay).await;
@@ -265,6 +290,7 @@ impl Connection {
             Reply::Burst(burst) => burst.write(&mut self.stream, &mut self.output).await?,
             Reply::Ticks(ticks) => ticks.ticks(&mut self.stream, &mut self.output).await?,
             Reply::Push(count) => {
+                let Some(session) = session else { return self.status("409 Conflict").await };
                 let stream =
                     lock(&self.shared).sessions.get(&session).cloned().flatten().filter(|stream| !stream.is_closed());
                 // Without a stream the events would be lost: the call fails instead, and the measure with it.

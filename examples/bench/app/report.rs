@@ -15,12 +15,13 @@ const VALUE: usize = 22;
 const RATIO: usize = 14;
 
 /// Groups of cases, with the line above each.
-const GROUPS: [(&str, &[Case]); 7] = [
+const GROUPS: [(&str, &[Case]); 8] = [
     ("Start and exit", &[Case::Start]),
     ("One call at a time", &[Case::Calls, Case::Pinned]),
     ("Many in flight", &[Case::Flood64, Case::Flood512, Case::Flood4096, Case::FewFiles, Case::OneCpu]),
     ("Big messages", &[Case::Json, Case::Sse, Case::Request]),
     ("Events and neighbours", &[Case::Burst, Case::Push, Case::Ticks, Case::Beside]),
+    ("Both eras, both ways", &[Case::Eras]),
     ("Idle and system calls", &[Case::Idle, Case::Syscalls]),
     ("Memory", &[]),
 ];

@@ -8,7 +8,7 @@ use super::clock::own_cpu;
 use super::link::direct::Direct;
 use super::link::stdio::Stdio;
 use super::link::{Link, Waited};
-use super::message::{INITIALIZE, INITIALIZED, Line, call, carries_filler, classify};
+use super::message::{DISCOVER, Era, INITIALIZE, INITIALIZED, Line, call, carries_filler, classify};
 use super::process::{OpenFiles, Program, Running, Usage, reset_peak, usage};
 
 /// Longest wait for one small answer, and for the answer to `initialize`.
@@ -40,6 +40,9 @@ pub(crate) enum Kind {
 pub(crate) struct Start<'a> {
     pub(crate) kind: &'a Kind,
     pub(crate) port: u16,
+    /// The era that the driver speaks, and the era of the server that the bridge is given.
+    pub(crate) client: Era,
+    pub(crate) server: Era,
     pub(crate) home: &'a Path,
     pub(crate) open_files: OpenFiles,
     pub(crate) show_errors: bool,
@@ -47,6 +50,7 @@ pub(crate) struct Start<'a> {
 
 /// A session that has been initialized.
 pub(crate) struct Session {
+    era: Era,
     link: Box<dyn Link>,
     running: Option<Running>,
     next: u64,
@@ -91,7 +95,8 @@ impl Start<'_> {
             Kind::Pipe(program) | Kind::Bridge(program) => {
                 let mut program = program.clone();
                 if matches!(self.kind, Kind::Bridge(_)) {
-                    program.arguments.push(format!("http://127.0.0.1:{}/mcp", self.port).into());
+                    let path = if self.server == Era::Modern { "modern" } else { "mcp" };
+                    program.arguments.push(format!("http://127.0.0.1:{}/{path}", self.port).into());
                 }
                 let mut running = program.start(self.home, self.open_files, self.show_errors)?;
                 let (stdin, stdout) = running.pipes.take().ok_or_else(|| Failure::new("no pipes"))?;
@@ -99,8 +104,10 @@ impl Start<'_> {
                 (Box::new(Stdio::new(stdin, stdout)?), Some(running), started)
             }
         };
-        let mut session = Session { link, running, next: 1, line: Vec::new(), started_in: Duration::ZERO };
-        session.link.send(INITIALIZE.as_bytes())?;
+        let (era, started_in) = (self.client, Duration::ZERO);
+        let mut session = Session { era, link, running, next: 1, line: Vec::new(), started_in };
+        let first = if era == Era::Modern { DISCOVER } else { INITIALIZE };
+        session.link.send(first.as_bytes())?;
         session.started_in = session.wait_for(0, PATIENCE, &mut |_| {})?.duration_since(started);
         Ok(session)
     }
@@ -116,6 +123,9 @@ impl Start<'_> {
 impl Session {
     /// Sends `notifications/initialized`. A client of the server itself then opens its GET stream.
     pub(crate) fn initialized(&mut self) -> Result<(), Failure> {
+        if self.era == Era::Modern {
+            return Ok(());
+        }
         self.link.send(INITIALIZED.as_bytes())?;
         self.link.open_stream()
     }
@@ -340,7 +350,7 @@ impl Session {
         let id = self.next;
         self.next += 1;
         self.line.clear();
-        call(&mut self.line, id, tool, arguments);
+        call(&mut self.line, self.era, id, tool, arguments);
         id
     }
 
@@ -406,7 +416,8 @@ mod tests {
     }
 
     fn session(link: impl Link + 'static) -> Session {
-        Session { link: Box::new(link), running: None, next: 1, line: Vec::new(), started_in: Duration::ZERO }
+        let (line, started_in) = (Vec::new(), Duration::ZERO);
+        Session { era: Era::Legacy, link: Box::new(link), running: None, next: 1, line, started_in }
     }
 
     /// `r5`: the result of request 5; `e5`: an error; `n5`: notification number 5.
@@ -477,7 +488,8 @@ mod tests {
     fn the_direct_client_and_the_mock_server_understand_each_other() {
         let port = mock::start_for_test();
         let home = std::env::temp_dir();
-        let start = Start { kind: &Kind::Direct, port, home: &home, open_files: OpenFiles::Usual, show_errors: true };
+        let (client, server, open_files) = (Era::Legacy, Era::Legacy, OpenFiles::Usual);
+        let start = Start { kind: &Kind::Direct, port, client, server, home: &home, open_files, show_errors: true };
         let mut session = start.open().unwrap();
         let patience = Duration::from_secs(10);
         session.call("echo", SMALL, patience).unwrap();

@@ -33,6 +33,9 @@ pub(super) struct Message<'a> {
     method: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     params: Params<'a>,
+    /// Asked at the endpoint of revision 2026-07-28: results say that they are complete.
+    #[serde(skip)]
+    modern: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -101,6 +104,11 @@ impl<'a> Message<'a> {
         Ok(serde_json::from_slice(body)?)
     }
 
+    /// As the endpoint of revision 2026-07-28 takes it.
+    pub(super) fn modern(self) -> Self {
+        Self { modern: true, ..self }
+    }
+
     pub(super) fn is_initialize(&self) -> bool {
         self.method.as_deref() == Some("initialize")
     }
@@ -131,6 +139,26 @@ impl<'a> Message<'a> {
     pub(super) fn answer(&self, out: &mut Vec<u8>) -> Reply {
         match self.method.as_deref() {
             Some("tools/call") => {}
+            Some("server/discover") if self.modern => {
+                json(out, &self.result(br#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"logging":{}},"ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"bench mock","version":"1.0.0"}}}"#));
+                return Reply::Ready;
+            }
+            Some("initialize") => {
+                let id = self.id.map_or("null", RawValue::get);
+                let body = format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32022,"message":"Unsupported protocol version","data":{{"supported":["2026-07-28"],"requested":"2025-11-25"}}}}}}"#
+                );
+                out.extend_from_slice(b"HTTP/1.1 400 Bad Request\r\n");
+                out.extend_from_slice(b"Content-Type: application/json\r\nContent-Length: ");
+                number(out, body.len() as u64);
+                out.extend_from_slice(b"\r\n\r\n");
+                out.extend_from_slice(body.as_bytes());
+                return Reply::Ready;
+            }
+            Some("tools/list") if self.modern => {
+                json(out, &self.result(br#"{"ttlMs":0,"cacheScope":"private","tools":[{"name":"echo","inputSchema":{"type":"object"}}]}"#));
+                return Reply::Ready;
+            }
             Some("tools/list") => {
                 json(out, &self.result(br#"{"tools":[{"name":"echo","inputSchema":{"type":"object"}}]}"#));
                 return Reply::Ready;
@@ -230,7 +258,13 @@ impl<'a> Message<'a> {
         body.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
         body.extend_from_slice(self.id.map_or("null", RawValue::get).as_bytes());
         body.extend_from_slice(br#","result":"#);
-        body.extend_from_slice(start);
+        match start.strip_prefix(b"{") {
+            Some(rest) if self.modern => {
+                body.extend_from_slice(br#"{"resultType":"complete","#);
+                body.extend_from_slice(rest);
+            }
+            _ => body.extend_from_slice(start),
+        }
         body
     }
 }
@@ -346,11 +380,11 @@ fn text_of(bytes: usize) -> Arc<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::app::http1::parse_head;
-    use crate::app::message::{Line, call, carries_filler, classify};
+    use crate::app::message::{Era, Line, call, carries_filler, classify};
 
     fn answer(tool: &str, arguments: &[u8]) -> (Vec<u8>, Reply) {
         let (mut line, mut out) = (Vec::new(), Vec::new());
-        call(&mut line, 7, tool, arguments);
+        call(&mut line, Era::Legacy, 7, tool, arguments);
         let reply = Message::parse(&line).unwrap().answer(&mut out);
         (out, reply)
     }
