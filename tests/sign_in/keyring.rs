@@ -138,3 +138,27 @@ fn keyring_holds_nothing_and_prints() {
     assert!(end.stderr.contains("No keyring could be used"), "{}", end.stderr);
     assert_eq!((browser.tabs().len(), server.authority.counts().codes), (1, 1), "{}", server.summary());
 }
+
+/// The same for the commands: a program reads what they print.
+#[test]
+#[ignore = "needs dbus-daemon: scripts/keyring-session"]
+fn keyring_holds_nothing_and_a_command_prints() {
+    let keyring = OddKeyring::start();
+    let home = TempDir::new();
+    let directory = home.path().join("mcp-remote-v1");
+    std::fs::create_dir_all(&directory).unwrap();
+    let client = r#"{"client_id":"c","redirect_uris":[],"issuer":"https://as.test"}"#;
+    std::fs::write(directory.join("92d222637c6a62a33a3518de94f28749_client_info.json"), client).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-drawbridge"));
+        command.args(words).env("DBUS_SESSION_BUS_ADDRESS", &keyring.address).env_remove("DISPLAY");
+        command.env("MCP_DRAWBRIDGE_STATE_DIR", home.path().join("state"));
+        let output = command.output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (out, err) = run(&["import", home.path().to_str().unwrap(), "http://127.0.0.1:18141/mcp"]);
+    assert!(out.starts_with("Taken: the registration with https://as.test\n"), "{out}");
+    assert!(!out.contains("Cast to path failed") && err.contains("Cast to path failed"), "{out}\n---\n{err}");
+    let (out, _) = run(&["status", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["version"], 1, "{out}");
+}
