@@ -6,6 +6,7 @@
 //! - `credentials.lock`: held by whoever writes; never deleted.
 //! - `credentials-key.lock`: held by whoever makes a key.
 //! - `locks/*.lock`: one for each server and [`Critical`] section.
+//! - `locks/*.tab`: which sign-in's tab was opened last, by a hash.
 //! - `credentials.key-*`: the key, if it is in no keyring.
 //! - `credentials.damaged*`, `credentials.lost-key*`: files that could not be opened, kept for the user.
 //!
@@ -44,6 +45,8 @@ use std::time::Duration;
 use ring::digest;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 pub use choice::{CredentialStore, UnknownStore};
 pub use contents::{
     Account, AccountKey, Contents, Discovery, Extra, OverLimit, PENDING_LIFETIME, PendingSignIn, Registration, Server,
@@ -64,6 +67,8 @@ const MAX_FILE: usize = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Room on the disk beyond the present size that [`LockedStore::reserve`] takes.
 const ROOM: usize = 128 * 1024;
+/// Bytes of the note that a tab was opened.
+const MAX_NOTE: u64 = 64;
 /// Lines for the user that are kept.
 const MAX_NOTICES: usize = 32;
 
@@ -417,6 +422,26 @@ impl Store {
         }
     }
 
+    /// Notes, at the very moment before a browser is started, that the tab of a sign-in is opened: who takes the sign-in over opens no second
+    /// one. A killed process leaves it behind; it need not outlive a power cut. What cannot be noted is not noted.
+    pub fn note_tab(&self, server: &ServerKey, url: &Secret) {
+        let Some(path) = self.tab_note(server) else { return };
+        if let Err(error) = files::write_note(&path, contents::fingerprint(url.expose()).as_bytes()) {
+            tracing::debug!("the tab is not noted: {error}");
+        }
+    }
+
+    /// Whether the tab of a sign-in was opened, as far as anybody noted it. Where nothing can be noted, it is taken for opened.
+    pub fn is_tab_noted(&self, server: &ServerKey, url: &Secret) -> bool {
+        let Some(path) = self.tab_note(server) else { return true };
+        let noted = files::read(&path, MAX_NOTE);
+        matches!(noted, Ok(Some((text, _))) if text == contents::fingerprint(url.expose()).as_bytes())
+    }
+
+    fn tab_note(&self, server: &ServerKey) -> Option<PathBuf> {
+        Some(self.disk()?.directory.join("locks").join(format!("{}.tab", hidden_name(server))))
+    }
+
     /// [`Store::read`], off this thread.
     pub async fn snapshot(&self) -> Result<Contents, StoreError> {
         let store = self.clone();
@@ -552,16 +577,20 @@ fn wait_lock(path: &Path, most: Duration) -> Result<FileLock, Failed> {
 }
 
 /// Does not tell the server to who lists the directory.
-fn lock_name(server: &ServerKey, section: Critical) -> String {
+fn hidden_name(server: &ServerKey) -> String {
     let text = format!("{}\n{}", server.server, server.profile);
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     let half = hash.as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes);
+    format!("{half:032x}")
+}
+
+fn lock_name(server: &ServerKey, section: Critical) -> String {
     let section = match section {
         Critical::SignIn => "sign-in",
         Critical::Refresh => "refresh",
         Critical::Redeem => "redeem",
     };
-    format!("{half:032x}.{section}.lock")
+    format!("{}.{section}.lock", hidden_name(server))
 }
 
 /// The bytes of the file. The plain text never moves in memory, so no copy is left of it.

@@ -33,6 +33,7 @@ use url::Url;
 
 use self::discover::Found;
 use self::login::{Login, same};
+use self::renew::Pause;
 use self::sign_in::Opener;
 use super::challenge::{self, Challenge};
 use super::error::{AuthError, Fault, Mender};
@@ -118,6 +119,10 @@ struct State {
     pasted: Option<AuthError>,
     /// What became of the last sign-in, if it came to nothing.
     failure: Option<String>,
+    /// After a refresh that failed for a while.
+    pause: Option<Pause>,
+    /// The access token that cannot be renewed: the authorization server said so.
+    refused: Option<Secret>,
     /// A server without any authorization server is not asked for one all the time.
     no_sign_in_until: Option<Instant>,
     /// A sign-in came to nothing in this process: no more tabs without the user.
@@ -188,19 +193,22 @@ impl Authorizer {
         self.inner.load().await;
         let Some(login) = self.inner.login() else { return Ok(None) };
         let now = now();
-        if !login.is_due(now) || login.tokens.refresh.is_none() {
+        if !login.is_due(now) || login.tokens.refresh.is_none() || self.inner.is_refused(&login.tokens.access) {
             return Ok(Some(login.header.clone()));
         }
         let job = Job::Refresh { stale: login.tokens.access.clone() };
         if !login.is_over(now) {
-            drop(self.begin(job));
+            if !self.inner.is_in_trouble() {
+                drop(self.begin(job));
+            }
             return Ok(Some(login.header.clone()));
         }
+        self.inner.wait_out_trouble().await;
         match self.work(job).await {
-            Ok(()) => {}
             // The server is asked with what there is; its refusal leads to a sign-in.
-            Err(error) if matches!(error.fault(), Fault::GrantDead | Fault::ClientRejected) => {}
-            Err(error) => return Err(error),
+            Err(error) if matches!(error.fault(), Fault::Transient { .. }) => return Err(error),
+            Err(error) if !self.inner.is_refused(&login.tokens.access) => return Err(error),
+            _ => {}
         }
         Ok(self.inner.login().map(|login| login.header.clone()))
     }
@@ -262,6 +270,9 @@ impl Authorizer {
                 }
                 if refused.is_none() && !interactive {
                     return Ok(Verdict::PassOn);
+                }
+                if login.is_some_and(|login| login.tokens.refresh.is_some()) {
+                    self.inner.wait_out_trouble().await;
                 }
                 let opener = may_sign_in.then_some(Opener::Auto);
                 Job::Renew { refused, challenge: challenge.cloned(), opener }
@@ -457,9 +468,10 @@ impl Inner {
         if let (Some(login), true) = (self.login(), opener != Some(Opener::User))
             && login.key.issuer == found.metadata.issuer.as_str()
             && login.tokens.refresh.is_some()
+            && !self.is_refused(&login.tokens.access)
         {
             match self.refresh(&login.tokens.access).await {
-                Err(error) if matches!(error.fault(), Fault::GrantDead | Fault::ClientRejected | Fault::Denied) => {
+                Err(error) if self.is_refused(&login.tokens.access) => {
                     tracing::info!("The login has ended: {error}");
                 }
                 outcome => return outcome,

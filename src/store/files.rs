@@ -105,6 +105,11 @@ pub(super) fn lock_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Writes a short private file in one go, in its place: a killed writer may leave it empty, and a power cut may take it.
+pub(super) fn write_note(path: &Path, text: &[u8]) -> io::Result<()> {
+    options().write(true).create(true).truncate(true).open(path)?.write_all(text)
+}
+
 /// A new file that takes the place of an old one when it is complete. Dropped before, it leaves nothing.
 #[derive(Debug)]
 pub(super) struct Replacement {

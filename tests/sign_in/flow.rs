@@ -137,6 +137,38 @@ fn a_process_that_dies_in_the_middle_leaves_the_tab_to_the_next() {
 }
 
 #[test]
+fn a_tab_that_its_process_did_not_come_to_open_is_opened_by_the_next() {
+    let server = Protected::start();
+    let home = Arc::new(TempDir::new());
+    let browser = Browser::idle(&home);
+    let mut first = bridge(&server, &home).start();
+    first.initialize();
+    let tab = browser.tab(1);
+    drop(first); // Killed.
+    // As if it had been killed between the store and the browser.
+    let locks = home.path().join("state/locks");
+    let notes: Vec<_> = std::fs::read_dir(&locks)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "tab"))
+        .collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    std::fs::write(&notes[0], "").unwrap();
+    let mut second = bridge(&server, &home).start();
+    second.initialize();
+    assert_eq!(browser.tab(2), tab, "the same sign-in");
+    drop(second);
+    // It was opened now.
+    let mut third = bridge(&server, &home).start();
+    let id = third.initialize();
+    let page = eventually("the port of the third", || browser::visit(&tab));
+    assert_eq!(page.status, 200, "{page:?}");
+    third.result(&id);
+    third.finish();
+    assert_eq!((browser.tabs().len(), server.authority.counts().codes), (2, 1), "{}", server.summary());
+}
+
+#[test]
 fn one_that_waits_takes_over_from_one_that_dies() {
     let server = Protected::start();
     let home = Arc::new(TempDir::new());

@@ -116,8 +116,10 @@ impl Inner {
         }
         let begun = match begun {
             Some(mut begun) => {
-                let open =
-                    opener == Opener::User || (opener == Opener::Auto && begun.pending.browser_opened_at.is_none());
+                // Whoever began it may have died before the browser was started.
+                let opened = begun.pending.browser_opened_at.is_some()
+                    && self.store.is_tab_noted(&self.key, &Secret::new(begun.url.as_str()));
+                let open = opener == Opener::User || (opener == Opener::Auto && !opened);
                 if open {
                     self.mark_opened(&mut begun.pending).await;
                 }
