@@ -71,6 +71,12 @@ impl Inner {
         self.state().refused.as_ref().is_some_and(|refused| same(refused, access))
     }
 
+    /// Whether there is a refresh token beside this access token that may be sent.
+    pub(super) fn can_renew(&self, access: &Secret) -> bool {
+        let login = self.login().filter(|login| same(&login.tokens.access, access));
+        login.is_some_and(|login| login.tokens.refresh.is_some()) && !self.is_refused(access)
+    }
+
     async fn refresh_in_turn(self: &Arc<Self>, stale: &Secret) -> Outcome {
         let Some(login) = self.login() else { return Err(ended()) };
         if !same(&login.tokens.access, stale) {
