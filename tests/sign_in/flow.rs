@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
@@ -330,6 +331,34 @@ fn more_scope_is_asked_for_when_a_tool_wants_it() {
     bridge.finish();
     let counts = server.authority.counts();
     assert_eq!((counts.tabs(), counts.of(Endpoint::Register)), (2, 1), "{}", server.summary());
+}
+
+/// Its authorization server signs in without a person, so nobody sees how often.
+#[test]
+fn a_server_that_wants_more_with_each_request_opens_few_tabs() {
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let browser = Browser::eager(&home);
+    let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", server.mcp.origin());
+    let wanted = AtomicUsize::new(0);
+    server.mcp.on("tools/call", move |_| {
+        let n = wanted.fetch_add(1, Ordering::Relaxed);
+        if n % 2 == 1 {
+            return None; // content, until the next call
+        }
+        let field = format!("Bearer error=\"insufficient_scope\", scope=\"more{n}\", resource_metadata=\"{metadata}\"");
+        Some(Reply::response(403, &[("WWW-Authenticate", &field)], "{}"))
+    });
+    let mut bridge = bridge(&server, &home).args("--hold 1").start();
+    bridge.handshake();
+    for _ in 0..5 {
+        let id = bridge.call("echo", &json!({}));
+        bridge.result(&id);
+    }
+    let id = bridge.call("echo", &json!({}));
+    assert_eq!(bridge.error(&id)["data"]["kind"], "sign-in");
+    bridge.finish();
+    assert_eq!(browser.tabs().len(), 1 + 5, "{}", server.summary());
 }
 
 #[test]
