@@ -580,12 +580,17 @@ impl Inner {
 
     /// Takes over what another process has stored, if it is not what was refused. `true`: there is another token.
     async fn adopt(&self, refused: Option<&Secret>) -> bool {
+        self.take_stored(refused, false).await
+    }
+
+    /// `also_over`: it was stored a moment ago, so a lifetime of a second, or a clock that was set, does not matter.
+    async fn take_stored(&self, refused: Option<&Secret>, also_over: bool) -> bool {
         let Ok(contents) = self.store.snapshot().await else { return false };
         let account = login::stored(&contents, &self.key, &self.server, contents.discovery(&self.key));
         let Some(account) = account else { return false };
         let is_news = refused.is_none_or(|refused| !same(refused, &account.tokens.access));
         let Ok(login) = Login::restored(account, &contents, &self.options) else { return false };
-        if !is_news || login.is_over(now()) {
+        if !is_news || (login.is_over(now()) && !also_over) {
             return false;
         }
         self.state().login = Some(Arc::new(login));
@@ -626,6 +631,20 @@ fn wanted(inner: &Inner) -> AuthError {
     AuthError::new("sign-in-wanted", Mender::User, message)
         .with_fault(Fault::Denied)
         .with_hint("sign in, then try again")
+}
+
+/// A lock that another process holds for longer than one should: its authorization server is slow, or it was stopped.
+fn no_turn(error: &StoreError) -> AuthError {
+    if !matches!(error, StoreError::Busy) {
+        return not_stored(error);
+    }
+    AuthError::new(
+        "renewal-elsewhere",
+        Mender::Nobody,
+        "another window asks the authorization server for the token, and has no answer yet",
+    )
+    .with_fault(Fault::Transient { retry_after: None })
+    .with_hint("try again in a while")
 }
 
 fn not_stored(error: &StoreError) -> AuthError {

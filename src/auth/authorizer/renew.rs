@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::discover::Found;
 use super::login::{Login, same};
-use super::{Errand, Inner, Outcome, interrupted, not_stored, now};
+use super::{Errand, Inner, Outcome, interrupted, no_turn, not_stored, now};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context};
 use crate::auth::registration::Origin;
@@ -84,7 +84,7 @@ impl Inner {
         }
         // One process at a time asks; the others find what it got.
         let held = self.store.critical(&self.key, Critical::Refresh, OTHER_PROCESS).await;
-        let held = held.map_err(|error| not_stored(&error))?;
+        let held = held.map_err(|error| no_turn(&error))?;
         if let Reread::Renewed = self.reread(&login.key, stale).await? {
             return Ok(());
         }
@@ -92,6 +92,8 @@ impl Inner {
         let outcome = match self.send_messenger(errand).await {
             Some(outcome) => match self.reread(&login.key, stale).await {
                 Ok(Reread::Renewed) => Ok(()),
+                // Just renewed, though it has ended already by this process's clock: its lifetime is a second, or the clock was set.
+                Ok(Reread::Stale(login)) if !same(&login.tokens.access, stale) => Ok(()),
                 Ok(Reread::Stale(_)) => outcome.and(Err(interrupted())),
                 Err(error) => outcome.and(Err(error)),
             },
@@ -104,7 +106,7 @@ impl Inner {
     /// The same, in this process: the token endpoint is asked under a lock that ends only with the process that asks.
     pub(super) async fn refresh_here(self: &Arc<Self>, key: &AccountKey, stale: &Secret) -> Outcome {
         let held = self.store.critical(&self.key, Critical::Redeem, OTHER_PROCESS).await;
-        let held = held.map_err(|error| not_stored(&error))?;
+        let held = held.map_err(|error| no_turn(&error))?;
         // Only now is it sure what the store says.
         let login = match self.reread(key, stale).await? {
             Reread::Renewed => return Ok(()),

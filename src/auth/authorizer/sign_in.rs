@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::begin::Begun;
 use super::discover::Found;
 use super::login::{self, Login, client_of, same};
-use super::{Errand, Inner, Outcome, Stage, not_stored, now};
+use super::{Errand, Inner, Outcome, Stage, no_turn, not_stored, now};
 use crate::auth::browser::{self, BrowserUrl};
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
@@ -108,7 +108,7 @@ impl Inner {
             if fits {
                 begun = self.take_over(pending, &contents).await;
             }
-            if opener == Opener::User && pending.started_at + FORGET_AFTER < now() {
+            if opener == Opener::User && now().abs_diff(pending.started_at) > FORGET_AFTER {
                 // The person asks again; perhaps the authorization server did not know the client.
                 forget = Some(pending.client_id.clone());
                 begun = None;
@@ -187,7 +187,7 @@ impl Inner {
                 told = Some(url.clone());
             }
             // Whether the other one's browser came up, only the user knows.
-            let just_now = pending.browser_opened_at.is_some_and(|at| now() < at + OPEN_AGAIN.as_secs());
+            let just_now = pending.browser_opened_at.is_some_and(|at| now().abs_diff(at) < OPEN_AGAIN.as_secs());
             if std::mem::take(&mut wished)
                 && !just_now
                 && let Ok(url) = BrowserUrl::new(url.expose(), self.http.policy())
@@ -317,7 +317,7 @@ impl Inner {
     ) -> Outcome {
         let errand = Errand::Exchange { code: code.expose().into(), state: pending.state.expose().into() };
         match self.send_messenger(errand).await {
-            Some(Ok(())) => match self.adopt(None).await {
+            Some(Ok(())) => match self.take_stored(None, true).await {
                 true => Ok(()),
                 false => Err(super::interrupted()),
             },
@@ -330,7 +330,7 @@ impl Inner {
     /// that comes twice ends the login that it began (RFC 6749 section 4.1.2). So one messenger redeems it, and the next finds the tokens.
     pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret) -> Outcome {
         let held = self.store.critical(&self.key, Critical::Redeem, ELSEWHERE).await;
-        let _held = held.map_err(|error| not_stored(&error))?;
+        let _held = held.map_err(|error| no_turn(&error))?;
         let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
         let pending = contents.pending(&self.key, now()).filter(|pending| same(&pending.state, state)).cloned();
         let found = contents.discovery(&self.key).and_then(|kept| self.restore(kept));
