@@ -102,10 +102,10 @@ pub fn messenger(setting: Setting<'_>) -> Option<Messenger> {
     }
     let program = std::env::current_exe().ok()?;
     let order = Arc::new(order(setting));
-    Some(Messenger::new(move |errand| {
+    Some(Messenger::new(move |errand, key| {
         let (program, order) = (program.clone(), Arc::clone(&order));
         Box::pin(async move {
-            let text = serde_json::to_vec(&(&*order, &errand)).ok()?;
+            let text = serde_json::to_vec(&(&*order, &errand, key.as_ref().map(Secret::expose))).ok()?;
             drop(errand);
             send(&program, Secret::new(String::from_utf8(text).ok()?)).await
         })
@@ -131,9 +131,9 @@ pub fn run() -> Result<(), Failed> {
     io::stdin().lock().take(MAX_ORDER).read_to_string(&mut text)?;
     let order = serde_json::from_str(&text);
     drop(Secret::new(text));
-    let Ok((order, errand)) = order else { return Err(Failed::NotUnderstood) };
+    let Ok((order, errand, key)) = order else { return Err(Failed::NotUnderstood) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(async { tokio::time::timeout(PATIENCE, carry_out(order, errand)).await });
+    let report = runtime.block_on(async { tokio::time::timeout(PATIENCE, carry_out(order, errand, key)).await });
     runtime.shutdown_background();
     let Ok(report) = report else { return Err(io::Error::from(io::ErrorKind::TimedOut).into()) };
     // Whoever waits for it may be gone.
@@ -142,7 +142,7 @@ pub fn run() -> Result<(), Failed> {
     Ok(())
 }
 
-async fn carry_out(order: Order, errand: Errand) -> Result<(), AuthError> {
+async fn carry_out(order: Order, errand: Errand, key: Option<String>) -> Result<(), AuthError> {
     let proxy = match order.proxy {
         Proxy::Environment => ProxyChoice::Environment,
         Proxy::Off => ProxyChoice::Off,
@@ -176,6 +176,9 @@ async fn carry_out(order: Order, errand: Errand) -> Result<(), AuthError> {
         ..Options::default()
     };
     let store = Store::new(Some(&order.state_dir), order.store);
+    if let Some(key) = key {
+        store.learn_key(&Secret::new(key));
+    }
     let (news, _) = mpsc::unbounded_channel();
     Authorizer::new(client, server, order.server_text, Arc::new(options), store, news, None).run(errand).await
 }

@@ -39,6 +39,7 @@ mod secret_text;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -88,6 +89,9 @@ pub enum StoreError {
     /// It could not be written. The old file stays; this process keeps the new state in memory.
     #[error("the credential store could not be written: {0}")]
     NotSaved(#[source] io::Error),
+    /// It was read before, and cannot be read now. What is in it stays as it is.
+    #[error("the credential store could not be read: {0}")]
+    NotRead(#[source] io::Error),
     /// The task that did the work was ended.
     #[error("the work on the credential store was interrupted")]
     Interrupted,
@@ -144,6 +148,8 @@ struct Inner {
     /// What is kept if the disk cannot be used. `None` while it can.
     memory: Mutex<Option<Contents>>,
     notices: Mutex<Vec<String>>,
+    /// The sealed file was opened once.
+    was_read: AtomicBool,
     /// Instead of file locks where there can be none.
     sign_in: Arc<tokio::sync::Mutex<()>>,
     refresh: Arc<tokio::sync::Mutex<()>>,
@@ -189,6 +195,7 @@ impl Store {
             disk,
             memory,
             notices: Mutex::default(),
+            was_read: AtomicBool::new(false),
             sign_in: Arc::default(),
             refresh: Arc::default(),
             redeem: Arc::default(),
@@ -206,7 +213,10 @@ impl Store {
     pub fn read(&self) -> Result<Contents, StoreError> {
         let Some(disk) = self.disk() else { return Ok(self.memory().clone().unwrap_or_default()) };
         match self.find(disk) {
-            Ok(Found::Opened(_, _, contents)) => Ok(*contents),
+            Ok(Found::Opened(_, _, contents)) => {
+                self.inner.was_read.store(true, Ordering::Relaxed);
+                Ok(*contents)
+            }
             Ok(Found::Nothing) => Ok(Contents::default()),
             Ok(Found::Damaged) => Ok(self.lock()?.contents.clone()),
             Ok(Found::KeyLost) => {
@@ -216,6 +226,8 @@ impl Store {
             Ok(Found::Newer) => Ok(self.leave_disk(&newer(disk), Contents::default())),
             Ok(Found::KeyUnavailable(why)) => Ok(self.leave_disk(&key_unavailable(&why), Contents::default())),
             Ok(Found::KeyringWaiting) => Err(StoreError::KeyringWaiting),
+            // Too many open files, say: what was there a moment ago is not gone for good.
+            Err(error) if self.inner.was_read.load(Ordering::Relaxed) => Err(StoreError::NotRead(error)),
             Err(error) => Ok(self.leave_disk(&no_disk(disk, &error), Contents::default())),
         }
     }
@@ -469,6 +481,26 @@ impl Store {
         let Some(disk) = &self.inner.disk else { return };
         disk.keys.forget_refusals();
         self.memory().take_if(|contents| contents.accounts().is_empty());
+    }
+
+    /// The key of the sealed file, if this process has it, for [`Store::learn_key`] in another process of this program: that one asks no keyring,
+    /// which may be locked by now, or ask the user for each process.
+    pub fn known_key(&self) -> Option<Secret> {
+        let disk = self.disk()?;
+        let (bytes, _) = files::read(&disk.sealed, MAX_FILE as u64).ok()??;
+        let (header, _) = Header::parse(&bytes).ok()?;
+        let key = disk.keys.known(header.place, header.id)?;
+        Some(Secret::new(header.with_key(&key::to_text(&key)).as_str()))
+    }
+
+    /// Takes what [`Store::known_key`] gave. What is no such text is ignored: then the keyring is asked.
+    pub fn learn_key(&self, text: &Secret) {
+        if let Some(disk) = self.disk()
+            && let Ok((header, key)) = Header::parse(text.expose().as_bytes())
+            && let Some(key) = key::from_text(key)
+        {
+            disk.keys.learn(header.place, header.id, key);
+        }
     }
 
     /// Where sign-ins are kept. Asks no keyring.

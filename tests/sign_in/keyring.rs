@@ -46,6 +46,31 @@ fn keyring_holds_the_key_of_a_login() {
     assert_eq!((browser.tabs().len(), counts.refreshed(), counts.codes), (1, 1, 1), "{}", server.summary());
 }
 
+/// As after some idle time, or by the user.
+#[test]
+#[ignore = "needs a keyring: scripts/keyring-session"]
+fn keyring_holds_the_key_of_a_login_and_is_locked_in_between() {
+    let bus = std::env::var("DBUS_SESSION_BUS_ADDRESS").expect("a session bus");
+    let server = Protected::start();
+    let home = Arc::new(TempDir::new());
+    let browser = Browser::eager(&home);
+    let mut bridge = with_browser(Setup::new(&server.url())).home(&home).env("DBUS_SESSION_BUS_ADDRESS", &bus).start();
+    bridge.handshake();
+    let connection = dbus::blocking::Connection::new_session().unwrap();
+    let secrets = connection.with_proxy("org.freedesktop.secrets", "/org/freedesktop/secrets", Duration::from_secs(5));
+    let call = |method: &str| {
+        let all = vec![Path::new("/org/freedesktop/secrets/aliases/default").unwrap()];
+        let done: (Vec<Path>, Path) = secrets.method_call("org.freedesktop.Secret.Service", method, (all,)).unwrap();
+        done.0.len()
+    };
+    assert_eq!(call("Lock"), 1);
+    server.authority.expire_access_tokens();
+    bridge.assert_works();
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((browser.tabs().len(), counts.refreshed(), counts.codes), (1, 1, 1), "{}", server.summary());
+}
+
 /// A bus with a Secret Service that lets nobody keep anything: it asks a person first, and then tells nonsense.
 struct OddKeyring {
     bus: Child,

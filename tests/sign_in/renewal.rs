@@ -249,3 +249,26 @@ fn a_program_that_was_replaced_does_not_stop_renewals() {
     let counts = server.authority.counts();
     assert_eq!((counts.tabs(), counts.reused, counts.dead), (1, 0, 0));
 }
+
+/// A keyring that is locked, or away, in the middle of a run, is like that for the process that asks the token endpoint, too.
+#[test]
+fn a_key_that_is_lost_meanwhile_ends_no_login() {
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let mut bridge = bridge(&server, &home).start();
+    bridge.handshake();
+    for entry in std::fs::read_dir(home.path().join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains("credentials.key-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    for round in 1..=2 {
+        server.authority.expire_access_tokens();
+        calls(&mut bridge, 2);
+        assert_eq!(server.authority.counts().refreshed(), round, "{}", server.summary());
+    }
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((counts.tabs(), counts.reused, counts.dead), (1, 0, 0));
+}
