@@ -44,17 +44,15 @@ fn keyring_holds_the_key_of_a_login() {
     start().finish();
     let counts = server.authority.counts();
     assert_eq!((browser.tabs().len(), counts.refreshed(), counts.codes), (1, 1, 1), "{}", server.summary());
+    locked_in_between(&bus);
 }
 
-/// As after some idle time, or by the user.
-#[test]
-#[ignore = "needs a keyring: scripts/keyring-session"]
-fn keyring_holds_the_key_of_a_login_and_is_locked_in_between() {
-    let bus = std::env::var("DBUS_SESSION_BUS_ADDRESS").expect("a session bus");
+/// As after some idle time, or by the user. Last, because nobody is there to unlock it.
+fn locked_in_between(bus: &str) {
     let server = Protected::start();
     let home = Arc::new(TempDir::new());
     let browser = Browser::eager(&home);
-    let mut bridge = with_browser(Setup::new(&server.url())).home(&home).env("DBUS_SESSION_BUS_ADDRESS", &bus).start();
+    let mut bridge = with_browser(Setup::new(&server.url())).home(&home).env("DBUS_SESSION_BUS_ADDRESS", bus).start();
     bridge.handshake();
     let connection = dbus::blocking::Connection::new_session().unwrap();
     let secrets = connection.with_proxy("org.freedesktop.secrets", "/org/freedesktop/secrets", Duration::from_secs(5));
