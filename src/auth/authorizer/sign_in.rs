@@ -12,10 +12,11 @@ use super::{Errand, Inner, Outcome, Stage, no_turn, not_stored, now};
 use crate::auth::browser::{self, BrowserUrl};
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
-use crate::auth::grant::{self, Context, Expected, Pkce};
+use crate::auth::grant::{self, Context, Expected, Pkce, TokenSet};
 use crate::auth::redirect::{self, Callback};
 use crate::auth::registration::{Client, Origin};
 use crate::auth::scope::Scopes;
+use crate::auth::wire::Post;
 use crate::secret::Secret;
 use crate::session::SignIn;
 use crate::store::{AccountKey, Contents, Critical, CriticalLock, PENDING_LIFETIME, PendingSignIn, StoreError};
@@ -28,6 +29,11 @@ const ELSEWHERE: Duration = Duration::from_secs(45);
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// A registration that was not good enough is not used again when the user asks a second time, after this time in seconds.
 const FORGET_AFTER: u64 = 20;
+
+/// Pauses before a busy token endpoint is asked again for the tokens of a sign-in.
+const BUSY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// The longest of them that the server may ask for. The browser waits.
+const BUSY_MOST: Duration = Duration::from_secs(8);
 
 /// The rule of a messenger that does not find the sign-in: the code is not spent.
 const NO_SIGN_IN: &str = "no-sign-in";
@@ -373,7 +379,7 @@ impl Inner {
             secrets: &secrets,
         };
         let _busy = self.busy();
-        let tokens = match grant::redeem(&self.http, &request, &context).await {
+        let tokens = match self.redeem_patiently(&request, &context).await {
             Ok(tokens) => tokens,
             Err(error) => {
                 // The user's own stays bound to its issuer.
@@ -404,6 +410,24 @@ impl Inner {
         let mut state = self.state();
         state.login = Some(Arc::new(login));
         Ok(())
+    }
+
+    /// A person did their part, so a server that is busy for a moment is asked again. If it spent the code all the same, nothing is lost by
+    /// that: there are no tokens of it.
+    async fn redeem_patiently(&self, request: &Post, context: &Context<'_>) -> Result<TokenSet, AuthError> {
+        for pause in BUSY_PAUSES {
+            match grant::redeem(&self.http, request, context).await {
+                Err(error) if error.rule() == "server-busy" => {
+                    let asked = match error.fault() {
+                        Fault::Transient { retry_after } => retry_after,
+                        _ => None,
+                    };
+                    sleep(asked.unwrap_or(pause).min(BUSY_MOST)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        grant::redeem(&self.http, request, context).await
     }
 
     async fn forget_pending(&self) {
