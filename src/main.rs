@@ -101,9 +101,14 @@ fn with_log(options: &LogOptions, work: impl FnOnce() -> Result<Report, command:
 }
 
 fn print(stdout: &mut dyn io::Write, text: &str, code: ExitCode) -> ExitCode {
-    // A reader that is gone wants no text.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    code
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that is gone wants no text.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "mcp-drawbridge: stdout cannot be written: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => code,
+    }
 }
 
 /// Nobody but a person or a script waits for it.

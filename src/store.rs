@@ -417,6 +417,8 @@ impl Store {
             match taken {
                 Ok(lock) => return Ok(CriticalLock { _held: Exclusive::Processes { _lock: lock } }),
                 Err(LockError::Held) => return Err(StoreError::Busy),
+                // To go on without the lock would redeem a token twice.
+                Err(LockError::Io(error)) if files::passes(&error) => return Err(StoreError::NotRead(error)),
                 Err(LockError::Io(error)) => self.say(format!(
                     "Other processes cannot be kept from signing in at the same time: {}: {error}",
                     disk.directory.display()

@@ -356,6 +356,21 @@ fn status_of_nothing_writes_nothing() {
     assert!(String::from_utf8(memory.stdout).unwrap().ends_with("kept in memory, until this process ends.\n"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let home = Home::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let printed = home.command(&["status", "--json"]).stdout(full).output().unwrap();
+    assert_eq!(printed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&printed.stderr).contains("stdout cannot be written"), "{printed:?}");
+    // A reader that has read enough is none.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let printed = home.command(&["status", "--json"]).stdout(writer).output().unwrap();
+    assert_eq!((printed.status.code(), &*printed.stderr), (Some(0), &b""[..]));
+}
+
 // ---- import ----
 
 const SERVER: &str = "http://127.0.0.1:18141/mcp";

@@ -355,7 +355,7 @@ No keyring.
         );
         assert_eq!(value["sign_ins"][2]["expired"], true);
         let clients: Vec<&str> =
-            value["sign_ins"].as_array().unwrap().iter().flat_map(|it| it["client"].as_str()).collect();
+            value["sign_ins"].as_array().unwrap().iter().filter_map(|it| it["client"].as_str()).collect();
         assert_eq!(clients, ["dynamic registration", "metadata document", "unknown", "pre-registered"]);
         assert_eq!(
             value["pending"],

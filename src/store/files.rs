@@ -14,6 +14,20 @@ const RENAMES: u32 = if cfg!(windows) { 10 } else { 1 };
 /// Bytes that are written at a time to reserve room.
 const CHUNK: usize = 16 * 1024;
 
+/// Whether a fault has nothing to do with the file: too many are open, in this process or on this machine.
+pub(super) fn passes(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 /// Whether something had to be closed to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {

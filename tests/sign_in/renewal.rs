@@ -272,3 +272,30 @@ fn a_key_that_is_lost_meanwhile_ends_no_login() {
     let counts = server.authority.counts();
     assert_eq!((counts.tabs(), counts.reused, counts.dead), (1, 0, 0));
 }
+
+/// Without files to open it can neither read the store nor take its lock. That passes, and ends no login.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_without_files_to_open_keeps_its_login() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let mut bridge = bridge(&server, &home).start();
+    bridge.handshake();
+    let pid = Pid::from_raw(i32::try_from(bridge.pid()).unwrap());
+    let open = u64::try_from(std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).unwrap().count()).unwrap();
+    server.authority.expire_access_tokens();
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(pid, Resource::Nofile, Rlimit { current: Some(open + 2), maximum: most }).unwrap();
+    let id = bridge.call("echo", &json!({}));
+    let answer = bridge.answer(&id);
+    assert!(
+        answer["error"]["message"].to_string().contains("oo many open files") || answer.get("result").is_some(),
+        "{answer}"
+    );
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    calls(&mut bridge, 2);
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((counts.tabs(), counts.refreshed(), counts.reused, counts.dead), (1, 1, 0, 0), "{}", server.summary());
+}
