@@ -37,6 +37,8 @@ impl Inner {
         let mut state = self.state();
         match outcome.as_ref().map_err(AuthError::fault) {
             Ok(()) => state.pause = None,
+            // It was not asked.
+            Err(Fault::Transient { .. }) if outcome.as_ref().is_err_and(is_ours) => {}
             Err(Fault::Transient { retry_after }) => {
                 let before = state.pause.as_ref().map_or(PAUSE_FIRST / 2, |pause| pause.length);
                 let length = retry_after.unwrap_or_else(|| (before * 2).min(PAUSE_MOST));
@@ -251,6 +253,11 @@ enum Reread {
     Renewed,
     /// It is for us to do.
     Stale(Arc<Login>),
+}
+
+/// A fault that passes, on this side of the token endpoint.
+fn is_ours(error: &AuthError) -> bool {
+    matches!(error.rule(), "store" | "renewal-elsewhere" | "interrupted")
 }
 
 /// Whether the refresh token is of no use from now on, and so must not be sent again.
