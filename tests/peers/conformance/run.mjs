@@ -40,6 +40,7 @@ const SCENARIOS_26 = {
     ],
     unscored: ['json-schema-2020-12-preservation']
 };
+const FALLBACKS_2025_03_26 = ['auth/2025-03-26-oauth-metadata-backcompat', 'auth/2025-03-26-oauth-endpoint-fallback'];
 const STRICT_26 = ['request-metadata', 'http-standard-headers'];
 
 // A leg is one way to put the bridge before the suite.
@@ -93,16 +94,25 @@ const legs = {
     auth25: {
         title: 'sign-in scenarios, 2025-11-25, and the two fallbacks of 2025-03-26',
         run: async workspace => [
-            ...(await clientScenarios(workspace, '2025-11-25', { client: 'auth-client.mjs', scored: authScenarios('2025-11-25') })),
-            ...(await clientScenarios(workspace, '2025-03-26', {
-                client: 'auth-client.mjs',
-                scored: ['auth/2025-03-26-oauth-metadata-backcompat', 'auth/2025-03-26-oauth-endpoint-fallback']
-            }))
+            ...(await signIn(workspace, '2025-11-25', 'legacy')),
+            ...(await signIn(workspace, '2025-03-26', 'legacy', FALLBACKS_2025_03_26))
         ]
     },
+    auth25m: {
+        title: 'sign-in scenarios, 2025-11-25, modern client',
+        run: workspace => signIn(workspace, '2025-11-25', 'modern')
+    },
+    auth25d: {
+        title: 'sign-in scenarios, 2025-11-25, dual-era client',
+        run: workspace => signIn(workspace, '2025-11-25', 'auto')
+    },
     auth26: {
-        title: 'sign-in scenarios, 2026-07-28, a modern client',
-        run: workspace => clientScenarios(workspace, '2026-07-28', { client: 'auth-client.mjs', scored: authScenarios('2026-07-28') })
+        title: 'sign-in scenarios, 2026-07-28, modern client',
+        run: workspace => signIn(workspace, '2026-07-28', 'modern')
+    },
+    auth26l: {
+        title: 'sign-in scenarios, 2026-07-28, legacy client',
+        run: workspace => signIn(workspace, '2026-07-28', 'legacy')
     },
     // The suite's clients, our front, the bridge, our server.
     server25: {
@@ -209,9 +219,9 @@ function requirements(revision) {
     return lists;
 }
 
-/** The scored sign-in scenarios of a revision. */
-function authScenarios(revision) {
-    return requirements(revision).client.filter(name => name.startsWith('auth/'));
+/** The scored sign-in scenarios of a revision, or those named, with a client of an era. */
+function signIn(directory, revision, era, scored = requirements(revision).client.filter(name => name.startsWith('auth/'))) {
+    return clientScenarios(directory, revision, { client: 'auth-client.mjs', env: { CLIENT_ERA: era }, scored });
 }
 
 async function serverScenarios(directory, revision, { server, through }) {
