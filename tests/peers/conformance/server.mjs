@@ -20,16 +20,9 @@ import {
     UnsubscribeRequestSchema
 } from '@modelcontextprotocol/sdk/types.js';
 import { pause, readJson, reply, serve, sessionNotFound } from '../lib/host.mjs';
+import { complete, getPrompt, listPrompts, listResources, listTools, progress, readResource, resourceTemplates, simpleTools, text } from './catalogue.mjs';
 import { isLocal } from './local-only.mjs';
 
-// One transparent pixel, and a WAV file without samples.
-const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR42mNgAAIAAAUAAen63NgAAAAASUVORK5CYII=';
-const WAV = 'UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA=';
-
-const text = value => ({ type: 'text', text: value });
-const image = { type: 'image', data: PNG, mimeType: 'image/png' };
-const embedded = (uri, mimeType, value) => ({ type: 'resource', resource: { uri, mimeType, text: value } });
-const noArguments = { type: 'object', properties: {} };
 const oneString = name => ({ type: 'object', properties: { [name]: { type: 'string' } }, required: [name] });
 const STEP_MS = 50;
 
@@ -44,21 +37,7 @@ const asked = (server, extra, message, properties, required = []) =>
 
 // Each tool: its arguments' schema and what it does with ({server, args, extra}).
 const tools = {
-    test_simple_text: { run: () => ({ content: [text('This is a simple text response for testing.')] }) },
-    test_image_content: { run: () => ({ content: [image] }) },
-    test_audio_content: { run: () => ({ content: [{ type: 'audio', data: WAV, mimeType: 'audio/wav' }] }) },
-    test_embedded_resource: {
-        run: () => ({ content: [embedded('test://embedded-resource', 'text/plain', 'This is an embedded resource content.')] })
-    },
-    test_multiple_content_types: {
-        run: () => ({
-            content: [
-                text('Multiple content types test:'),
-                image,
-                embedded('test://mixed-content-resource', 'application/json', '{"test":"data","value":123}')
-            ]
-        })
-    },
+    ...simpleTools,
     test_tool_with_logging: {
         run: async ({ extra }) => {
             const log = data => extra.sendNotification({ method: 'notifications/message', params: { level: 'info', data } });
@@ -70,21 +49,7 @@ const tools = {
             return { content: [text('logged three lines')] };
         }
     },
-    test_error_handling: {
-        run: () => ({ isError: true, content: [text('This tool intentionally returns an error for testing')] })
-    },
-    test_tool_with_progress: {
-        run: async ({ extra }) => {
-            const progressToken = extra._meta?.progressToken;
-            for (const progress of [0, 50, 100]) {
-                if (progressToken !== undefined) {
-                    await extra.sendNotification({ method: 'notifications/progress', params: { progressToken, progress, total: 100 } });
-                }
-                if (progress < 100) await pause(STEP_MS);
-            }
-            return { content: [text('progressed')] };
-        }
-    },
+    test_tool_with_progress: { run: ({ extra }) => progress(extra._meta?.progressToken, extra.sendNotification) },
     test_sampling: {
         inputSchema: oneString('prompt'),
         run: async ({ server, args, extra }) => {
@@ -135,62 +100,12 @@ const tools = {
                 })
             );
         }
-    },
-    json_schema_2020_12_tool: {
-        inputSchema: {
-            $schema: 'https://json-schema.org/draft/2020-12/schema',
-            type: 'object',
-            $defs: {
-                address: {
-                    $anchor: 'addressDef',
-                    type: 'object',
-                    properties: { street: { type: 'string' }, city: { type: 'string' } }
-                }
-            },
-            properties: {
-                name: { type: 'string' },
-                address: { $ref: '#/$defs/address' },
-                contactMethod: { type: 'string', enum: ['phone', 'email'] },
-                phone: { type: 'string' },
-                email: { type: 'string' }
-            },
-            allOf: [{ anyOf: [{ required: ['phone'] }, { required: ['email'] }] }],
-            if: { properties: { contactMethod: { const: 'phone' } }, required: ['contactMethod'] },
-            then: { required: ['phone'] },
-            else: { required: ['email'] },
-            additionalProperties: false
-        },
-        run: () => ({ content: [text('taken')] })
     }
 };
 
-const resources = {
-    'test://static-text': { mimeType: 'text/plain', text: 'This is the content of the static text resource.' },
-    'test://static-binary': { mimeType: 'image/png', blob: PNG },
-    'test://watched-resource': { mimeType: 'text/plain', text: 'watched' }
-};
-const TEMPLATE = /^test:\/\/template\/([^/]+)\/data$/;
-
-const user = content => ({ role: 'user', content });
-const prompts = {
-    test_simple_prompt: { arguments: [], messages: () => [user(text('This is a simple prompt for testing.'))] },
-    test_prompt_with_arguments: {
-        arguments: ['arg1', 'arg2'],
-        messages: ({ arg1, arg2 }) => [user(text(`Prompt with arguments: arg1='${arg1}', arg2='${arg2}'`))]
-    },
-    test_prompt_with_embedded_resource: {
-        arguments: ['resourceUri'],
-        messages: ({ resourceUri }) => [
-            user(embedded(resourceUri, 'text/plain', 'Embedded resource content for testing.')),
-            user(text('Please process the embedded resource above.'))
-        ]
-    },
-    test_prompt_with_image: { arguments: [], messages: () => [user(image), user(text('Please analyze the image above.'))] }
-};
-
-function known(table, name, what) {
-    if (!Object.hasOwn(table, name)) throw new McpError(ErrorCode.InvalidParams, `no such ${what}: ${name}`);
-    return table[name];
+function known(value, what, name) {
+    if (value === undefined) throw new McpError(ErrorCode.InvalidParams, `no such ${what}: ${name}`);
+    return value;
 }
 
 function build() {
@@ -199,24 +114,13 @@ function build() {
         { capabilities: { tools: {}, resources: { subscribe: true }, prompts: {}, logging: {}, completions: {} } }
     );
     const subscribed = new Set();
-    server.setRequestHandler(ListToolsRequestSchema, () => ({
-        tools: Object.entries(tools).map(([name, { inputSchema = noArguments }]) => ({ name, description: `The suite's ${name}`, inputSchema }))
-    }));
-    server.setRequestHandler(CallToolRequestSchema, ({ params }, extra) =>
-        known(tools, params.name, 'tool').run({ server, args: params.arguments ?? {}, extra })
+    server.setRequestHandler(ListToolsRequestSchema, () => ({ tools: listTools(tools) }));
+    server.setRequestHandler(CallToolRequestSchema, ({ params: { name, arguments: args = {} } }, extra) =>
+        known(Object.hasOwn(tools, name) ? tools[name] : undefined, 'tool', name).run({ server, args, extra })
     );
-    server.setRequestHandler(ListResourcesRequestSchema, () => ({
-        resources: Object.entries(resources).map(([uri, { mimeType }]) => ({ uri, name: uri.slice(7), description: 'static', mimeType }))
-    }));
-    server.setRequestHandler(ListResourceTemplatesRequestSchema, () => ({
-        resourceTemplates: [{ uriTemplate: 'test://template/{id}/data', name: 'template', mimeType: 'application/json' }]
-    }));
-    server.setRequestHandler(ReadResourceRequestSchema, ({ params: { uri } }) => {
-        const id = TEMPLATE.exec(uri)?.[1];
-        if (id === undefined) return { contents: [{ uri, ...known(resources, uri, 'resource') }] };
-        const data = JSON.stringify({ id, templateTest: true, data: `Data for ID: ${id}` });
-        return { contents: [{ uri, mimeType: 'application/json', text: data }] };
-    });
+    server.setRequestHandler(ListResourcesRequestSchema, () => ({ resources: listResources() }));
+    server.setRequestHandler(ListResourceTemplatesRequestSchema, () => ({ resourceTemplates }));
+    server.setRequestHandler(ReadResourceRequestSchema, ({ params: { uri } }) => ({ contents: known(readResource(uri), 'resource', uri) }));
     server.setRequestHandler(SubscribeRequestSchema, ({ params }) => {
         subscribed.add(params.uri);
         return {};
@@ -225,20 +129,11 @@ function build() {
         subscribed.delete(params.uri);
         return {};
     });
-    server.setRequestHandler(ListPromptsRequestSchema, () => ({
-        prompts: Object.entries(prompts).map(([name, prompt]) => ({
-            name,
-            description: `The suite's ${name}`,
-            arguments: prompt.arguments.map(argument => ({ name: argument, required: true }))
-        }))
+    server.setRequestHandler(ListPromptsRequestSchema, () => ({ prompts: listPrompts() }));
+    server.setRequestHandler(GetPromptRequestSchema, ({ params: { name, arguments: values } }) => ({
+        messages: known(getPrompt(name, values), 'prompt', name)
     }));
-    server.setRequestHandler(GetPromptRequestSchema, ({ params }) => ({
-        messages: known(prompts, params.name, 'prompt').messages(params.arguments ?? {})
-    }));
-    server.setRequestHandler(CompleteRequestSchema, ({ params }) => {
-        const values = ['paris', 'park', 'party'].filter(value => value.startsWith(params.argument.value));
-        return { completion: { values, total: values.length, hasMore: false } };
-    });
+    server.setRequestHandler(CompleteRequestSchema, ({ params }) => complete(params.argument.value));
     return server;
 }
 
