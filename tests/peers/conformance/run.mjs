@@ -38,6 +38,11 @@ const FRONTS_OWN = {
     'tasks-request-headers': 'the same'
 };
 
+const LEGACY_SERVER = 'server.mjs';
+const MODERN_SERVER = 'server-modern.mjs';
+const LEGACY_FRONT = 'front.mjs';
+const MODERN_FRONT = 'front-modern.mjs';
+
 /** Client scenarios that do not sign in, with a client of an era. */
 const plain = (revision, era, { scored, unscored }, DRAWBRIDGE_ARGS = '') => ({
     run: directory =>
@@ -52,6 +57,9 @@ const plain = (revision, era, { scored, unscored }, DRAWBRIDGE_ARGS = '') => ({
 const signIn = (revision, era, scored = requirements(revision).client.filter(name => name.startsWith('auth/'))) => ({
     run: directory => suite.clientScenarios(directory, revision, { client: 'auth-client.mjs', env: { CLIENT_ERA: era }, scored })
 });
+
+/** Server scenarios: `front` is what the suite connects to, the bridge is between it and `server`. */
+const served = (revision, ends) => ({ run: directory => suite.serverScenarios(directory, revision, { ...ends, frontsOwn: FRONTS_OWN }) });
 
 // A leg is one way to put the bridge before the suite.
 const legs = {
@@ -86,22 +94,24 @@ const legs = {
     // The suite's clients, our front, the bridge, our server.
     server25: {
         title: 'server scenarios through the bridge, 2025-11-25',
-        run: directory =>
-            suite.serverScenarios(directory, '2025-11-25', { server: ['server.mjs'], front: ['front.mjs'], frontsOwn: FRONTS_OWN })
+        ...served('2025-11-25', { server: [LEGACY_SERVER], front: [LEGACY_FRONT] })
     },
     server26: {
         title: 'server scenarios through the bridge, 2026-07-28',
-        run: directory =>
-            suite.serverScenarios(directory, '2026-07-28', { server: ['server-modern.mjs'], front: ['front-modern.mjs'], frontsOwn: FRONTS_OWN })
+        ...served('2026-07-28', { server: [MODERN_SERVER], front: [MODERN_FRONT] })
     },
     'server26-fresh': {
         title: 'server scenarios through a new bridge for each request, 2026-07-28',
-        run: directory =>
-            suite.serverScenarios(directory, '2026-07-28', {
-                server: ['server-modern.mjs'],
-                front: ['front-modern.mjs', 'fresh'],
-                frontsOwn: FRONTS_OWN
-            })
+        ...served('2026-07-28', { server: [MODERN_SERVER], front: [MODERN_FRONT, 'fresh'] })
+    },
+    // The same, and the server is of the other era.
+    server25m: {
+        title: 'server scenarios of 2025-11-25 through the bridge to a server of 2026-07-28',
+        ...served('2025-11-25', { server: [MODERN_SERVER], control: [LEGACY_SERVER], front: [LEGACY_FRONT] })
+    },
+    server26l: {
+        title: 'server scenarios of 2026-07-28 through the bridge to a server of 2025-11-25',
+        ...served('2026-07-28', { server: [LEGACY_SERVER], control: [MODERN_SERVER], front: [MODERN_FRONT] })
     }
 };
 

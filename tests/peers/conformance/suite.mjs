@@ -139,10 +139,11 @@ export class Suite {
     }
 
     /**
-     * The server scenarios, through `front` and the bridge, and at the same time against the server itself: as many checks must
-     * succeed here as there. `frontsOwn` names, with the reason, the scenarios about what stdio does not carry.
+     * The server scenarios, through `front` and the bridge to `server`, and at the same time against `control`, which speaks the
+     * revision itself: as many checks must succeed here as there. `frontsOwn` names, with the reason, the scenarios about what stdio
+     * does not carry.
      */
-    async serverScenarios(directory, revision, { server, front, frontsOwn = {} }) {
+    async serverScenarios(directory, revision, { server, control = server, front, frontsOwn = {} }) {
         const env = { ...this.env, HOME: this.#home() };
         const running = [];
         const start = async ([file, ...args]) => {
@@ -152,9 +153,10 @@ export class Suite {
         };
         try {
             const behind = await start(server);
+            const beside = control === server ? behind : await start(control);
             const before = await start([front[0], behind, ...front.slice(1)]);
             const [direct, bridged] = await Promise.all([
-                this.#serverRun(join(directory, 'direct'), revision, behind, env),
+                this.#serverRun(join(directory, 'direct'), revision, beside, env),
                 this.#serverRun(join(directory, 'bridged'), revision, before, env)
             ]);
             const words = running.map(one => one.stderr()).join('\n');
