@@ -2,10 +2,11 @@
 //
 //   suite ── HTTP ──► front ── stdio ──► bridges ── HTTP ──► server
 //
-//   node front-modern.mjs <server-url> [fresh]
+//   node front-modern.mjs <server-url> [by-client | fresh]
 //
-// A bridge serves one request at a time, so that whatever it says belongs to that request, and then the next one. With `fresh` it
-// serves one only: each request is the first that its bridge sees.
+// A bridge serves one request at a time, so that whatever it says belongs to that request, and then the next one. With `by-client` it
+// serves requests with equal capabilities only, as if each kind of client had its own. With `fresh` it serves one request: each is the
+// first that its bridge sees.
 // What stdio has no place for is the front's own: HTTP status codes, made from the error codes as the specification maps them,
 // headers that do not match the body, and who may connect.
 import { spawn } from 'node:child_process';
@@ -16,15 +17,18 @@ import { isLocal } from './local-only.mjs';
 
 const [target, mode] = process.argv.slice(2);
 const VERSION = 'io.modelcontextprotocol/protocolVersion';
+const CAPABILITIES = 'io.modelcontextprotocol/clientCapabilities';
 const STATUS = { '-32601': 404, '-32602': 400, '-32020': 400, '-32021': 400, '-32022': 400 };
 const EVENT_STREAM = { 'content-type': 'text/event-stream', 'cache-control': 'no-cache, no-transform' };
 
-const idle = [];
+/** Bridges that wait, by whom they may serve. */
+const idle = new Map();
 
 class Bridge {
     #res;
 
-    constructor() {
+    constructor(home) {
+        this.home = home;
         const { command, args } = bridgeCommand(target);
         this.child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
         this.child.stdin.on('error', () => {});
@@ -54,7 +58,7 @@ class Bridge {
         if (message.method === undefined) {
             this.#res = undefined;
             if (mode === 'fresh') this.end();
-            else idle.push(this);
+            else this.home.push(this);
             if (!res.headersSent) return reply(res, STATUS[message.error?.code] ?? 200, message);
             return res.end(`data: ${line}\n\n`);
         }
@@ -63,9 +67,11 @@ class Bridge {
     }
 }
 
-function free() {
+function free(client) {
+    const home = idle.get(client) ?? [];
+    idle.set(client, home);
     for (;;) {
-        const bridge = idle.pop() ?? new Bridge();
+        const bridge = home.pop() ?? new Bridge(home);
         if (!bridge.gone) return bridge;
     }
 }
@@ -82,6 +88,6 @@ serve({
             const error = { code: -32020, message: 'MCP-Protocol-Version does not match the body' };
             return reply(res, 400, { jsonrpc: '2.0', id: message.id, error });
         }
-        free().serve(raw, res);
+        free(mode === 'by-client' ? JSON.stringify(message.params?._meta?.[CAPABILITIES]) : '').serve(raw, res);
     }
 });

@@ -111,7 +111,7 @@ const legs = {
     },
     server26l: {
         title: 'server scenarios of 2026-07-28 through the bridge to a server of 2025-11-25',
-        ...served('2026-07-28', { server: [LEGACY_SERVER], control: [MODERN_SERVER], front: [MODERN_FRONT] })
+        ...served('2026-07-28', { server: [LEGACY_SERVER], control: [MODERN_SERVER], front: [MODERN_FRONT, 'by-client'] })
     }
 };
 

@@ -7,12 +7,15 @@ import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/
 import {
     CallToolRequestSchema,
     CompleteRequestSchema,
+    CreateMessageResultSchema,
+    ElicitResultSchema,
     ErrorCode,
     GetPromptRequestSchema,
     isInitializeRequest,
     ListPromptsRequestSchema,
     ListResourcesRequestSchema,
     ListResourceTemplatesRequestSchema,
+    ListRootsResultSchema,
     ListToolsRequestSchema,
     McpError,
     ReadResourceRequestSchema,
@@ -45,24 +48,23 @@ const CAPABILITIES = {
     logging: {},
     completions: {}
 };
+const ANSWERS = {
+    'elicitation/create': ElicitResultSchema,
+    'sampling/createMessage': CreateMessageResultSchema,
+    'roots/list': ListRootsResultSchema
+};
 // 2025-11-25 "Resources", Error Handling.
 const RESOURCE_NOT_FOUND = -32002;
 
 const has = (table, name) => Object.hasOwn(table, name);
 const sessions = new Map();
 
-/** Asks round after round; the questions of a round at once. */
+/** Asks round after round; the questions of a round at once. Whether the client said that it can answer, it must say itself. */
 async function ask({ rounds, done }, args, server, extra) {
-    const related = { relatedRequestId: extra.requestId };
-    const put = ({ method, params }) => {
-        if (method === 'elicitation/create') return server.elicitInput(params, related);
-        if (method === 'roots/list') return server.listRoots(params, related);
-        return server.createMessage(params, related);
-    };
     const answers = {};
     for (const round of rounds) {
         const questions = Object.entries(round(args, answers, server.getClientCapabilities() ?? {}));
-        await Promise.all(questions.map(async ([key, question]) => { answers[key] = await put(question); }));
+        await Promise.all(questions.map(async ([key, question]) => { answers[key] = await extra.sendRequest(question, ANSWERS[question.method]); }));
     }
     return done(answers);
 }
