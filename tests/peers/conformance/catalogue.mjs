@@ -16,6 +16,7 @@ const noArguments = { type: 'object', properties: {} };
 /** Tools that answer at once: their arguments' schema and what they give. */
 export const simpleTools = {
     test_simple_text: { run: () => ({ content: [text('This is a simple text response for testing.')] }) },
+    greet: { inputSchema: { type: 'object', properties: { name: { type: 'string' } } }, run: ({ name }) => ({ content: [text(`Hello, ${name}!`)] }) },
     test_image_content: { run: () => ({ content: [image] }) },
     test_audio_content: { run: () => ({ content: [{ type: 'audio', data: WAV, mimeType: 'audio/wav' }] }) },
     test_embedded_resource: {

@@ -32,6 +32,7 @@ import {
     text
 } from './catalogue.mjs';
 import { isLocal } from './local-only.mjs';
+import { answer, EXTENSION, listTaskTools } from './tasks.mjs';
 
 const CACHE = { ttlMs: 60_000, cacheScope: 'public' };
 const CACHED = ['server/discover', 'tools/list', 'prompts/list', 'resources/list', 'resources/templates/list', 'resources/read'];
@@ -40,7 +41,8 @@ const CAPABILITIES = {
     resources: { subscribe: true, listChanged: true },
     prompts: { listChanged: true },
     logging: {},
-    completions: {}
+    completions: {},
+    extensions: { [EXTENSION]: {} }
 };
 const KINDS = { 'elicitation/create': 'elicit', 'sampling/createMessage': 'sampling', 'roots/list': 'roots' };
 
@@ -74,7 +76,7 @@ function known(value, what, name) {
 }
 
 function call({ name, arguments: args = {} }, ctx) {
-    if (has(simpleTools, name)) return simpleTools[name].run();
+    if (has(simpleTools, name)) return simpleTools[name].run(args);
     if (has(askingTools, name)) return ask(name, askingTools[name], args, ctx);
     if (has(loggingTools, name)) return loggingTools[name]((level, line) => ctx.mcpReq.log(level, line));
     if (has(changingTools, name)) {
@@ -95,7 +97,7 @@ function build() {
         { name: 'conformance-modern', version: '1.0.0' },
         { capabilities: CAPABILITIES, cacheHints: Object.fromEntries(CACHED.map(method => [method, CACHE])), requestState: state }
     );
-    server.setRequestHandler('tools/list', () => ({ tools: listTools() }));
+    server.setRequestHandler('tools/list', () => ({ tools: [...listTools(), ...listTaskTools()] }));
     server.setRequestHandler('tools/call', ({ params }, ctx) => call(params, ctx));
     server.setRequestHandler('resources/list', () => ({ resources: listResources() }));
     server.setRequestHandler('resources/templates/list', () => ({ resourceTemplates }));
@@ -119,6 +121,7 @@ serve({
         if (pathname !== '/mcp') return reply(res, 404, { error: 'not here' });
         const body = req.method === 'POST' ? await readJson(req, res) : undefined;
         if (req.method === 'POST' && body === undefined) return;
-        return handle(req, res, body);
+        const ours = body && (await answer(body, req.headers));
+        return ours ? reply(res, ours.status, ours.body) : handle(req, res, body);
     }
 });

@@ -75,7 +75,7 @@ function known(value, what, name, code = ErrorCode.InvalidParams) {
 }
 
 async function call({ name, arguments: args = {} }, server, extra) {
-    if (has(simpleTools, name)) return simpleTools[name].run();
+    if (has(simpleTools, name)) return simpleTools[name].run(args);
     if (has(askingTools, name)) return ask(askingTools[name], args, server, extra);
     if (has(loggingTools, name)) {
         return loggingTools[name]((level, data) => extra.sendNotification({ method: 'notifications/message', params: { level, data } }));

@@ -25,7 +25,7 @@ function readChecks(directory) {
     return JSON.parse(readFileSync(join(directory, 'checks.json'), 'utf8'));
 }
 
-/** A scenario's row: it passes when a check succeeded and none failed. */
+/** A scenario's row: it passes when a check succeeded and none failed. It counts when the requirement set says so. */
 function row(scenario, scored, checks, trouble) {
     const of = status => checks.filter(check => check.status === status);
     const failures = of('FAILURE').map(check => `${check.name}: ${check.errorMessage ?? check.description}`);
@@ -34,6 +34,7 @@ function row(scenario, scored, checks, trouble) {
     return {
         scenario,
         scored,
+        counts: scored,
         passed: failures.length === 0,
         succeeded: of('SUCCESS').length,
         failures,
@@ -71,8 +72,10 @@ export function requirements(revision) {
 
 /** The suite in a workspace of its own, where nothing of this machine's user matters. */
 export class Suite {
-    constructor(workspace) {
+    /** `only` is the one scenario to run, of those that a leg has; server scenarios all run, and one is shown. */
+    constructor(workspace, only) {
         this.workspace = workspace;
+        this.only = only;
         this.env = { ...process.env };
         for (const name of Object.keys(this.env)) {
             if (/^(https?_proxy|all_proxy|no_proxy|mcp_.*|xdg_.*)$/i.test(name)) delete this.env[name];
@@ -106,7 +109,7 @@ export class Suite {
             const log = existsSync(tabs) ? `${stderr}\ntabs: ${readFileSync(tabs, 'utf8')}` : stderr;
             return { ...row(scenario, scored.includes(scenario), checks, trouble), log };
         };
-        const all = [...scored, ...unscored];
+        const all = [...scored, ...unscored].filter(name => this.only === undefined || name === this.only);
         const rows = [
             ...(await each(all.filter(name => !ALONE.has(name)), JOBS, run)),
             ...(await each(all.filter(name => ALONE.has(name)), 1, run))
@@ -128,12 +131,13 @@ export class Suite {
         const results = new Map();
         for (const entry of readdirSync(directory)) {
             const name = /^server-(.+)-\d{4}-\d\d-\d\dT/.exec(entry)?.[1];
-            if (name) results.set(name, join(directory, entry));
+            // The suite makes the directory first, and fills it when the scenario ends.
+            if (name && existsSync(join(directory, entry, 'checks.json'))) results.set(name, join(directory, entry));
         }
         const names = [...required, ...[...results.keys()].filter(name => !required.includes(name))];
         return new Map(names.map(name => {
             const result = results.get(name);
-            const trouble = result ? undefined : `not run; the suite ended with ${outcome}`;
+            const trouble = result ? undefined : `not run to its end; the suite ended with ${outcome}`;
             return [name, { ...row(name, required.includes(name), result ? readChecks(result) : [], trouble), log }];
         }));
     }
@@ -161,24 +165,25 @@ export class Suite {
                 this.#serverRun(join(directory, 'bridged'), revision, before, env)
             ]);
             const words = running.map(one => one.stderr()).join('\n');
-            return [...bridged.values()].map(one => {
+            return [...bridged.values()].filter(({ scenario }) => this.only === undefined || scenario === this.only).map(one => {
                 const control = direct.get(one.scenario);
                 const log = `${one.log}\n${words}`;
-                if (!one.scored && !control?.passed) {
-                    return { ...one, log, failures: [], warnings: [], note: 'the test server does not offer it', passed: false };
-                }
+                const ours = !Object.hasOwn(frontsOwn, one.scenario);
+                const aside = note => ({ ...one, log, failures: [], warnings: [], note, passed: false });
+                if (!one.scored && !control?.passed) return aside('the test server does not offer it');
+                if (!one.scored && !ours) return aside(`the front's own: ${frontsOwn[one.scenario]}`);
                 const failures = [...one.failures];
                 if (!control?.passed) failures.push(`the test server itself fails: ${control?.failures.join('; ') ?? 'not run'}`);
-                const ours = !Object.hasOwn(frontsOwn, one.scenario);
                 if (ours && one.succeeded < (control?.succeeded ?? 0)) {
                     failures.push(`${control.succeeded} checks succeed at the server itself, ${one.succeeded} here`);
                 }
                 if (Object.hasOwn(impossible, one.scenario)) {
                     const stale = failures.length === 0 && 'it passes: the list of the impossible is wrong';
-                    return { ...one, log, failures: stale ? [stale] : [], warnings: [], note: impossible[one.scenario], passed: !stale, apart: true };
+                    return { ...one, log, failures: stale ? [stale] : [], warnings: [], note: impossible[one.scenario], passed: !stale, counts: true, apart: true };
                 }
                 const note = ours ? undefined : `the front's own: ${frontsOwn[one.scenario]}`;
-                return { ...one, log, failures, note, passed: failures.length === 0 };
+                // What the server can, the bridge must not take away, scored or not.
+                return { ...one, log, failures, note, passed: failures.length === 0, counts: true };
             });
         } finally {
             for (const one of running.reverse()) await one.stop();
