@@ -22,7 +22,7 @@ use mcp_drawbridge::era::Era;
 use mcp_drawbridge::eras::{Eras, Protocol, Settings};
 use mcp_drawbridge::message::Id;
 use mcp_drawbridge::session::{
-    self, Action, Content, ExchangeId, Failure, FailureKind, Head, Input, Memory, Outgoing, Remembered, Session, Verb,
+    self, Action, Content, ExchangeId, Failure, FailureKind, Head, Input, Memory, Outgoing, Remembered, Session, SignIn, Verb,
 };
 use mcp_drawbridge::sse::Event;
 use serde_json::{Value, json};
@@ -143,6 +143,9 @@ impl World {
                     Failure { kind: FailureKind::Connect, unsent: true, message: "no connection".into(), hint: None };
                 self.input(Input::Failed { exchange: self.exchange(step), failure });
             }
+            "held" => self.input(Input::Held { exchange: self.exchange(step) }),
+            "wanted" => self.input(Input::SignIn(SignIn::Wanted { url: "https://as.example/".into(), advice: "".into() })),
+            "signed_in" => self.input(Input::SignIn(SignIn::Done)),
             "hears" => {
                 let line = self.heard.pop_front().unwrap_or_else(|| panic!("the client heard nothing"));
                 let line: Value = serde_json::from_slice(&line).expect("JSON");

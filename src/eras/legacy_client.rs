@@ -58,7 +58,9 @@ pub struct LegacyClient {
     batches: Batches,
     /// What an earlier run answered to `initialize`: the version that was asked for, and the result.
     remembered: Option<(String, String)>,
+    /// A person is asked to sign in, or was at some time.
     signing_in: bool,
+    person_asked: bool,
     /// stdin ended.
     leaving: bool,
 }
@@ -83,6 +85,7 @@ impl LegacyClient {
             batches: Batches::default(),
             remembered,
             signing_in: false,
+            person_asked: false,
             leaving: false,
         }
     }

@@ -84,6 +84,8 @@ pub(super) enum Refusal {
     Legacy,
     /// The bridge could not reach the server; another time it may.
     Unreached,
+    /// A person has to sign in first.
+    SignIn,
     Other,
 }
 
@@ -109,7 +111,11 @@ pub(super) fn read_refusal(error: &RawValue) -> Refusal {
             let kind = head.data.get("kind").and_then(Value::as_str).unwrap_or_default();
             let lasting =
                 matches!(kind, "dns" | "tls" | "unauthorized" | "forbidden" | "not-found" | "not-mcp" | "policy");
-            if lasting { Refusal::Other } else { Refusal::Unreached }
+            match kind {
+                "sign-in" => Refusal::SignIn,
+                _ if lasting => Refusal::Other,
+                _ => Refusal::Unreached,
+            }
         }
         _ => Refusal::Other,
     }
@@ -221,9 +227,24 @@ impl LegacyClient {
                     self.discover_later();
                     self.settle_doubts(effects);
                 }
+                Refusal::SignIn if self.is_answered_while_signing_in(effects) => {
+                    // While it is under way, its end is waited for.
+                    if !self.signing_in {
+                        self.discover_later();
+                    }
+                    self.settle_doubts(effects);
+                }
                 _ => self.hello_failed(line, effects),
             },
         }
+    }
+
+    /// S2: a wait for a person fails no `initialize`. The client has its answer, gets one now, or has time left until it does. False if
+    /// no person was ever asked.
+    fn is_answered_while_signing_in(&mut self, effects: &mut Effects) -> bool {
+        let due = self.discovery.as_ref().and_then(|discovery| discovery.due);
+        let waits = self.signing_in && due.is_some_and(|due| due > self.now);
+        self.phase == Phase::Open || self.answer_from_memory(effects) || waits || self.answer_provisionally(effects)
     }
 
     /// The server is modern, and this is what it offers.
@@ -379,15 +400,21 @@ impl LegacyClient {
 
     pub(super) fn on_signing_in(&mut self, pending: bool, effects: &mut Effects) {
         self.signing_in = pending;
+        self.person_asked |= pending;
         if pending {
             self.answer_from_memory(effects);
+        } else if let Some(discovery) = &mut self.discovery
+            && discovery.id.is_none()
+        {
+            discovery.again_at = Some(self.now);
+            discovery.failures = 0;
         }
     }
 
     /// S2: a person has to sign in first. The lists change afterwards.
     fn answer_provisionally(&mut self, effects: &mut Effects) -> bool {
         let id = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone());
-        let (true, Some(id), Some(client)) = (self.signing_in, id, &self.client) else { return false };
+        let (true, Some(id), Some(client)) = (self.person_asked, id, &self.client) else { return false };
         let name = message::quote(&self.settings.server);
         let result = format!(
             "{{\"protocolVersion\":{},\"capabilities\":{{\"tools\":{{\"listChanged\":true}},\"resources\":{{\"listChanged\":true}},\"prompts\":{{\"listChanged\":true}}}},\"serverInfo\":{{\"name\":{name},\"version\":\"unknown\"}},\"instructions\":\"The user has to sign in to this server first; what it offers is known afterwards.\"}}",
