@@ -30,7 +30,7 @@ use super::translator::{Effects, Translator};
 use crate::era;
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::session::batch::{BatchId, Batches};
-use crate::session::{Adopted, Level, MAX_PENDING, MAX_PENDING_BYTES};
+use crate::session::{Adopted, Level, MAX_PENDING, MAX_PENDING_BYTES, SignIn};
 
 /// Lines, and bytes of them, that wait for the answer to `server/discover`. Beyond it, stdin is not read (R8).
 const MAX_HELD: usize = 4096;
@@ -330,9 +330,9 @@ impl Translator for LegacyClient {
         self.calls.is_open(id) || self.is_subscriber(id) || self.kept_ids.contains(id)
     }
 
-    fn signing_in(&mut self, now: Duration, pending: bool, effects: &mut Effects) {
+    fn signing_in(&mut self, now: Duration, news: &SignIn, effects: &mut Effects) {
         self.now = now;
-        self.on_signing_in(pending, effects);
+        self.on_signing_in(news, effects);
     }
 
     fn client_gone(&mut self, now: Duration, effects: &mut Effects) {

@@ -13,7 +13,7 @@ use super::listen::Offers;
 use crate::era;
 use crate::eras::translator::{Effects, Learnt};
 use crate::message::{self, Id, Outcome, Request};
-use crate::session::{Adopted, Level};
+use crate::session::{Adopted, Level, SignIn};
 
 /// First and longest pause before a server that could not be reached is asked again, once the client has an answer.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -228,10 +228,6 @@ impl LegacyClient {
                     self.settle_doubts(effects);
                 }
                 Refusal::SignIn if self.is_answered_while_signing_in(effects) => {
-                    // While it is under way, its end is waited for.
-                    if !self.signing_in {
-                        self.discover_later();
-                    }
                     self.settle_doubts(effects);
                 }
                 _ => self.hello_failed(line, effects),
@@ -398,13 +394,27 @@ impl LegacyClient {
         self.hello_failed(&error, effects);
     }
 
-    pub(super) fn on_signing_in(&mut self, pending: bool, effects: &mut Effects) {
-        self.signing_in = pending;
-        self.person_asked |= pending;
-        if pending {
-            self.answer_from_memory(effects);
-        } else if let Some(discovery) = &mut self.discovery
+    pub(super) fn on_signing_in(&mut self, news: &SignIn, effects: &mut Effects) {
+        match news {
+            SignIn::Wanted { .. } => {
+                self.signing_in = true;
+                self.person_asked = true;
+                self.answer_from_memory(effects);
+            }
+            SignIn::Done => {
+                self.signing_in = false;
+                self.server_answers();
+            }
+            SignIn::Ended { .. } => self.signing_in = false,
+            SignIn::NotTaken { .. } => {}
+        }
+    }
+
+    /// A discovery that failed for want of a sign-in is due: our own requests begin none (A5), so it waited for this.
+    pub(super) fn server_answers(&mut self) {
+        if let Some(discovery) = &mut self.discovery
             && discovery.id.is_none()
+            && !self.signing_in
         {
             discovery.again_at = Some(self.now);
             discovery.failures = 0;
