@@ -154,7 +154,7 @@ impl World {
             }
             "held" => self.input(Input::Held { exchange: self.exchange(step) }),
             "wanted" => {
-                self.input(Input::SignIn(SignIn::Wanted { url: "https://as.example/".into(), advice: "".into() }))
+                self.input(Input::SignIn(SignIn::Wanted { url: "https://as.example/".into(), advice: "".into() }));
             }
             "given_up" => {
                 self.input(Input::SignIn(SignIn::Ended { message: "the person said no".into(), hint: None }));

@@ -6,7 +6,7 @@
 //!
 //! A line with modern `_meta` is not the translator's business, nor is anything before the first `initialize`.
 //!
-//! The rooms: `hello.rs` opens and finds out when the server is legacy after all; `calls.rs` holds the requests; `questions.rs` asks
+//! The rooms: `hello.rs` opens and finds out when the server is legacy after all, `sign_in.rs` while nobody is signed in; `calls.rs` holds the requests; `questions.rs` asks
 //! the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its revision cannot read.
 
 mod calls;
@@ -15,6 +15,7 @@ mod hello;
 mod listen;
 mod questions;
 mod results;
+mod sign_in;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;

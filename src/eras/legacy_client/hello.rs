@@ -13,7 +13,7 @@ use super::listen::Offers;
 use crate::era;
 use crate::eras::translator::{Effects, Learnt};
 use crate::message::{self, Id, Outcome, Request};
-use crate::session::{Adopted, Level, SignIn};
+use crate::session::{Adopted, Level};
 
 /// First and longest pause before a server that could not be reached is asked again, once the client has an answer.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -38,15 +38,15 @@ pub(super) struct Discovery {
     /// The id of the request under way.
     pub(super) id: Option<Id>,
     /// The client's `initialize` that waits for it.
-    initialize: Option<Id>,
+    pub(super) initialize: Option<Id>,
     /// When that must be answered (S2).
-    due: Option<Duration>,
+    pub(super) due: Option<Duration>,
     /// When to ask again.
-    again_at: Option<Duration>,
+    pub(super) again_at: Option<Duration>,
     /// How often it was asked again because the server could not be reached.
-    failures: u32,
+    pub(super) failures: u32,
     /// It was asked again with a version that the server named.
-    retried: bool,
+    pub(super) retried: bool,
 }
 
 #[derive(Deserialize)]
@@ -235,14 +235,6 @@ impl LegacyClient {
         }
     }
 
-    /// S2: a wait for a person fails no `initialize`. The client has its answer, gets one now, or has time left until it does. False if
-    /// no person was ever asked.
-    fn is_answered_while_signing_in(&mut self, effects: &mut Effects) -> bool {
-        let due = self.discovery.as_ref().and_then(|discovery| discovery.due);
-        let waits = self.signing_in && due.is_some_and(|due| due > self.now);
-        self.phase == Phase::Open || self.answer_from_memory(effects) || waits || self.answer_provisionally(effects)
-    }
-
     /// The server is modern, and this is what it offers.
     fn found(&mut self, found: &DiscoverResult<'_>, effects: &mut Effects) {
         let Some(client) = &self.client else {
@@ -327,7 +319,7 @@ impl LegacyClient {
     // ---- time and trouble ----
 
     /// Answers `initialize` as an earlier run did (S2). True if it did, or if the client has its answer already.
-    fn answer_from_memory(&mut self, effects: &mut Effects) -> bool {
+    pub(super) fn answer_from_memory(&mut self, effects: &mut Effects) -> bool {
         let Some(id) = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone()) else { return false };
         let Some(client) = &self.client else { return false };
         let Some((_, result)) = self.remembered.clone().filter(|(requested, _)| *requested == client.requested) else {
@@ -343,7 +335,7 @@ impl LegacyClient {
     }
 
     /// The client gets this answer, although the truth is not known yet.
-    fn open_with(&mut self, id: &Id, result: &str, effects: &mut Effects) {
+    pub(super) fn open_with(&mut self, id: &Id, result: &str, effects: &mut Effects) {
         if let Some(discovery) = &mut self.discovery {
             discovery.initialize = None;
             discovery.due = None;
@@ -392,46 +384,6 @@ impl LegacyClient {
         let error =
             self.error_text("the server did not answer in time (--initialize-timeout changes the limit)", "timeout");
         self.hello_failed(&error, effects);
-    }
-
-    pub(super) fn on_signing_in(&mut self, news: &SignIn, effects: &mut Effects) {
-        match news {
-            SignIn::Wanted { .. } => {
-                self.signing_in = true;
-                self.person_asked = true;
-                self.answer_from_memory(effects);
-            }
-            SignIn::Done => {
-                self.signing_in = false;
-                self.server_answers();
-            }
-            SignIn::Ended { .. } => self.signing_in = false,
-            SignIn::NotTaken { .. } => {}
-        }
-    }
-
-    /// A discovery that failed for want of a sign-in is due: our own requests begin none (A5), so it waited for this.
-    pub(super) fn server_answers(&mut self) {
-        if let Some(discovery) = &mut self.discovery
-            && discovery.id.is_none()
-            && !self.signing_in
-        {
-            discovery.again_at = Some(self.now);
-            discovery.failures = 0;
-        }
-    }
-
-    /// S2: a person has to sign in first. The lists change afterwards.
-    fn answer_provisionally(&mut self, effects: &mut Effects) -> bool {
-        let id = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone());
-        let (true, Some(id), Some(client)) = (self.person_asked, id, &self.client) else { return false };
-        let name = message::quote(&self.settings.server);
-        let result = format!(
-            "{{\"protocolVersion\":{},\"capabilities\":{{\"tools\":{{\"listChanged\":true}},\"resources\":{{\"listChanged\":true}},\"prompts\":{{\"listChanged\":true}}}},\"serverInfo\":{{\"name\":{name},\"version\":\"unknown\"}},\"instructions\":\"The user has to sign in to this server first; what it offers is known afterwards.\"}}",
-            message::quote(&client.version)
-        );
-        self.open_with(&id, &result, effects);
-        true
     }
 
     /// The session is over.
