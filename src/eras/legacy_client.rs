@@ -6,8 +6,9 @@
 //!
 //! A line with modern `_meta` is not the translator's business, nor is anything before the first `initialize`.
 //!
-//! The rooms: `hello.rs` opens and finds out when the server is legacy after all, `sign_in.rs` while nobody is signed in; `calls.rs` holds the requests; `questions.rs` asks
-//! the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its revision cannot read.
+//! The rooms: `hello.rs` opens and finds out when the server is legacy after all, `sign_in.rs` while nobody is signed in; `calls.rs`
+//! holds the requests; `questions.rs` asks the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its
+//! revision cannot read.
 
 mod calls;
 mod client;
