@@ -49,7 +49,8 @@ pub struct ModernHeaders {
     pub version: String,
     /// `Mcp-Method`.
     pub method: String,
-    /// `Mcp-Name` for `tools/call`, `prompts/get` and `resources/read`, encoded.
+    /// `Mcp-Name` for `tools/call`, `prompts/get` and `resources/read`, and for the methods about one task (SEP-2663 "Routing Headers"),
+    /// encoded.
     pub name: Option<String>,
     /// `Mcp-Param-*`: what stands behind the second hyphen, and the encoded values.
     pub params: Vec<(Box<str>, String)>,
@@ -61,6 +62,8 @@ struct Params<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
     uri: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "taskId")]
+    task: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     meta: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
@@ -88,6 +91,7 @@ fn headers_of(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> 
     let mirrored = match method {
         "tools/call" | "prompts/get" => params.name,
         "resources/read" => params.uri,
+        "tasks/get" | "tasks/update" | "tasks/cancel" => params.task,
         _ => None,
     };
     let name = mirrored.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
@@ -202,6 +206,10 @@ mod tests {
         let made = headers("resources/read", &format!("{{\"uri\":\"file:///a b\",{meta}}}")).expect("modern");
         assert_eq!(made.name.as_deref(), Some("file:///a b"));
         assert_eq!(headers("tools/list", &format!("{{\"name\":\"x\",{meta}}}")).expect("modern").name, None);
+        for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+            let made = headers(method, &format!("{{\"taskId\":\"t 1\",\"name\":\"x\",{meta}}}")).expect("modern");
+            assert_eq!(made.name.as_deref(), Some("t 1"), "{method}: requests about a task go where its state is");
+        }
         let escaped = r#"{"_meta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}"#;
         assert!(headers("ping", escaped).is_some(), "an escaped slash is the same key");
         assert!(headers("tools/call", r#"{"name":"io.modelcontextprotocol/protocolVersion"}"#).is_none());

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use crate::era::{self, Era};
 use crate::message::{self, Id, Message, Parsed};
-use crate::session::{Action, Adopted, EraNews, Input, Session, SignIn};
+use crate::session::{Action, Adopted, EraNews, Input, Session};
 
 use self::legacy_client::LegacyClient;
 use self::modern_client::ModernClient;
@@ -294,7 +294,7 @@ impl Eras {
                 Some(input)
             }
             Input::SignIn(news) => {
-                machine.signing_in(now, matches!(news, SignIn::Wanted { .. }), &mut effects);
+                machine.signing_in(now, &news, &mut effects);
                 Some(Input::SignIn(news))
             }
             other => Some(other),

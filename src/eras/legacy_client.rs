@@ -6,8 +6,9 @@
 //!
 //! A line with modern `_meta` is not the translator's business, nor is anything before the first `initialize`.
 //!
-//! The rooms: `hello.rs` opens and finds out when the server is legacy after all; `calls.rs` holds the requests; `questions.rs` asks
-//! the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its revision cannot read.
+//! The rooms: `hello.rs` opens and finds out when the server is legacy after all, `sign_in.rs` while nobody is signed in; `calls.rs`
+//! holds the requests; `questions.rs` asks the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its
+//! revision cannot read.
 
 mod calls;
 mod client;
@@ -15,6 +16,7 @@ mod hello;
 mod listen;
 mod questions;
 mod results;
+mod sign_in;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -30,7 +32,7 @@ use super::translator::{Effects, Translator};
 use crate::era;
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::session::batch::{BatchId, Batches};
-use crate::session::{Adopted, Level, MAX_PENDING, MAX_PENDING_BYTES};
+use crate::session::{Adopted, Level, MAX_PENDING, MAX_PENDING_BYTES, SignIn};
 
 /// Lines, and bytes of them, that wait for the answer to `server/discover`. Beyond it, stdin is not read (R8).
 const MAX_HELD: usize = 4096;
@@ -58,7 +60,9 @@ pub struct LegacyClient {
     batches: Batches,
     /// What an earlier run answered to `initialize`: the version that was asked for, and the result.
     remembered: Option<(String, String)>,
+    /// A person is asked to sign in, or was at some time.
     signing_in: bool,
+    person_asked: bool,
     /// stdin ended.
     leaving: bool,
 }
@@ -83,6 +87,7 @@ impl LegacyClient {
             batches: Batches::default(),
             remembered,
             signing_in: false,
+            person_asked: false,
             leaving: false,
         }
     }
@@ -327,9 +332,9 @@ impl Translator for LegacyClient {
         self.calls.is_open(id) || self.is_subscriber(id) || self.kept_ids.contains(id)
     }
 
-    fn signing_in(&mut self, now: Duration, pending: bool, effects: &mut Effects) {
+    fn signing_in(&mut self, now: Duration, news: &SignIn, effects: &mut Effects) {
         self.now = now;
-        self.on_signing_in(pending, effects);
+        self.on_signing_in(news, effects);
     }
 
     fn client_gone(&mut self, now: Duration, effects: &mut Effects) {

@@ -244,8 +244,11 @@ impl ModernClient {
         if method == "subscriptions/listen" {
             return self.listen(now, request, effects);
         }
-        if asked.state.is_some() || asked.responses.is_some() {
+        if asked.state.is_some() {
             return self.resume(now, request, asked, line, effects);
+        }
+        if let Err(refusal) = self.judge_stray_answers(asked) {
+            return refuse(&request.id, &refusal, effects);
         }
         self.call(now, request, asked, line, effects);
     }

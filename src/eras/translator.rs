@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::message::Id;
-use crate::session::{Adopted, Level};
+use crate::session::{Adopted, Level, SignIn};
 
 /// What a translator wants done. [`Eras`](super::Eras) does it: first the log, then the client's lines, then the session's,
 /// each in order.
@@ -70,8 +70,8 @@ pub trait Translator: std::fmt::Debug {
         false
     }
 
-    /// A sign-in began to be waited for, or ended.
-    fn signing_in(&mut self, _now: Duration, _pending: bool, _effects: &mut Effects) {}
+    /// News of the sign-in.
+    fn signing_in(&mut self, _now: Duration, _news: &SignIn, _effects: &mut Effects) {}
 
     /// stdin ended: the client says nothing any more, but still reads. What waits for the client alone is answered with an error now.
     fn client_gone(&mut self, now: Duration, effects: &mut Effects);

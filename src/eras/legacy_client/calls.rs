@@ -270,6 +270,7 @@ impl LegacyClient {
                 self.finish_call(key, line, effects);
             }
             Outcome::Result(result) => {
+                self.server_answers();
                 if results::is_plainly_complete(result.get()) {
                     return self.complete(key, result, line, effects);
                 }

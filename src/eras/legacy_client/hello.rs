@@ -38,15 +38,15 @@ pub(super) struct Discovery {
     /// The id of the request under way.
     pub(super) id: Option<Id>,
     /// The client's `initialize` that waits for it.
-    initialize: Option<Id>,
+    pub(super) initialize: Option<Id>,
     /// When that must be answered (S2).
-    due: Option<Duration>,
+    pub(super) due: Option<Duration>,
     /// When to ask again.
-    again_at: Option<Duration>,
+    pub(super) again_at: Option<Duration>,
     /// How often it was asked again because the server could not be reached.
-    failures: u32,
+    pub(super) failures: u32,
     /// It was asked again with a version that the server named.
-    retried: bool,
+    pub(super) retried: bool,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +84,8 @@ pub(super) enum Refusal {
     Legacy,
     /// The bridge could not reach the server; another time it may.
     Unreached,
+    /// A person has to sign in first.
+    SignIn,
     Other,
 }
 
@@ -109,7 +111,11 @@ pub(super) fn read_refusal(error: &RawValue) -> Refusal {
             let kind = head.data.get("kind").and_then(Value::as_str).unwrap_or_default();
             let lasting =
                 matches!(kind, "dns" | "tls" | "unauthorized" | "forbidden" | "not-found" | "not-mcp" | "policy");
-            if lasting { Refusal::Other } else { Refusal::Unreached }
+            match kind {
+                "sign-in" => Refusal::SignIn,
+                _ if lasting => Refusal::Other,
+                _ => Refusal::Unreached,
+            }
         }
         _ => Refusal::Other,
     }
@@ -221,6 +227,9 @@ impl LegacyClient {
                     self.discover_later();
                     self.settle_doubts(effects);
                 }
+                Refusal::SignIn if self.is_answered_while_signing_in(effects) => {
+                    self.settle_doubts(effects);
+                }
                 _ => self.hello_failed(line, effects),
             },
         }
@@ -310,7 +319,7 @@ impl LegacyClient {
     // ---- time and trouble ----
 
     /// Answers `initialize` as an earlier run did (S2). True if it did, or if the client has its answer already.
-    fn answer_from_memory(&mut self, effects: &mut Effects) -> bool {
+    pub(super) fn answer_from_memory(&mut self, effects: &mut Effects) -> bool {
         let Some(id) = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone()) else { return false };
         let Some(client) = &self.client else { return false };
         let Some((_, result)) = self.remembered.clone().filter(|(requested, _)| *requested == client.requested) else {
@@ -326,7 +335,7 @@ impl LegacyClient {
     }
 
     /// The client gets this answer, although the truth is not known yet.
-    fn open_with(&mut self, id: &Id, result: &str, effects: &mut Effects) {
+    pub(super) fn open_with(&mut self, id: &Id, result: &str, effects: &mut Effects) {
         if let Some(discovery) = &mut self.discovery {
             discovery.initialize = None;
             discovery.due = None;
@@ -375,26 +384,6 @@ impl LegacyClient {
         let error =
             self.error_text("the server did not answer in time (--initialize-timeout changes the limit)", "timeout");
         self.hello_failed(&error, effects);
-    }
-
-    pub(super) fn on_signing_in(&mut self, pending: bool, effects: &mut Effects) {
-        self.signing_in = pending;
-        if pending {
-            self.answer_from_memory(effects);
-        }
-    }
-
-    /// S2: a person has to sign in first. The lists change afterwards.
-    fn answer_provisionally(&mut self, effects: &mut Effects) -> bool {
-        let id = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone());
-        let (true, Some(id), Some(client)) = (self.signing_in, id, &self.client) else { return false };
-        let name = message::quote(&self.settings.server);
-        let result = format!(
-            "{{\"protocolVersion\":{},\"capabilities\":{{\"tools\":{{\"listChanged\":true}},\"resources\":{{\"listChanged\":true}},\"prompts\":{{\"listChanged\":true}}}},\"serverInfo\":{{\"name\":{name},\"version\":\"unknown\"}},\"instructions\":\"The user has to sign in to this server first; what it offers is known afterwards.\"}}",
-            message::quote(&client.version)
-        );
-        self.open_with(&id, &result, effects);
-        true
     }
 
     /// The session is over.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::request::{Abilities, Asked, LogLevel};
+use super::questions::Unasked;
+use super::request::{Abilities, Asked, LogLevel, Need};
 use super::results;
 use super::rounds::OpenQuestion;
 use super::text::{Object, With, is_object, members};
@@ -45,6 +46,8 @@ pub(super) struct Call {
     pub(super) abilities: Abilities,
     /// What the server asked meanwhile.
     pub(super) questions: Vec<OpenQuestion>,
+    /// What it would have had to declare for questions of the server, and the words in which the server was told that it did not.
+    refused: Vec<(Need, &'static str)>,
     /// By what the client resumes it.
     pub(super) state: Option<Box<str>>,
     /// What came while the client was away.
@@ -90,6 +93,15 @@ impl Call {
     pub(super) fn params(&self) -> &str {
         let end = self.line.len().saturating_sub(1);
         self.line.get(self.params_at..end).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+
+    /// The server is told that it cannot have an answer. Each kind is noted once.
+    pub(super) fn note_refused(&mut self, unasked: &Unasked) {
+        if let Some(need) = unasked.need
+            && !self.refused.contains(&(need, unasked.why))
+        {
+            self.refused.push((need, unasked.why));
+        }
     }
 
     /// An `InputRequiredResult` may be its answer (2026-07-28 "Multi Round-Trip Requests", Supported Requests).
@@ -170,6 +182,7 @@ impl ModernClient {
             asker: Some(Asker::new(&request.id, asked)),
             abilities: asked.abilities,
             questions: Vec::new(),
+            refused: Vec::new(),
             state: None,
             outcome: None,
             visits: Vec::new(),
@@ -261,7 +274,11 @@ impl ModernClient {
             *until = now + LOG_GRACE;
         }
         let line = if stored.error {
-            results::error_response(&asker.id, stored.text())
+            let text = results::message_of(stored.text());
+            match call.refused.iter().find(|(_, why)| text.contains(why)) {
+                Some((need, why)) => results::cannot_ask(&asker.id, *need, why),
+                None => results::error_response(&asker.id, stored.text()),
+            }
         } else {
             let info = self.facts().and_then(super::Facts::short_info);
             results::result_response(&asker.id, &call.method, stored.text(), info)

@@ -21,6 +21,8 @@ pub(super) struct Question {
 pub(super) struct Unasked {
     pub(super) code: i64,
     pub(super) why: &'static str,
+    /// What the request would have had to declare, where that is the reason.
+    pub(super) need: Option<Need>,
 }
 
 /// Whether this is one of the three questions that an `InputRequiredResult` can carry.
@@ -31,7 +33,7 @@ pub(super) fn is_question(method: &str) -> bool {
 /// Judges a question by what the request that it belongs to declared. The codes are those that a legacy client without the
 /// capability gives (2025-11-25 "Elicitation" and "Roots", Error Handling).
 pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) -> Result<Question, Unasked> {
-    let refuse = |code, why| Err(Unasked { code, why });
+    let refuse = |code, why| Err(Unasked { code, why, need: None });
     let text = params.map_or("{}", RawValue::get);
     let read = members(text, ["_meta", "task", "mode", "elicitationId", "tools", "toolChoice"]);
     let [meta, task, mode, elicitation_id, tools, choice] = match read {
@@ -56,9 +58,6 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
         "sampling/createMessage" if !able.sampling => ("sampling", Need::Sampling),
         "sampling/createMessage" if tools.is_some() || choice.is_some() => ("sampling", Need::SamplingTools),
         "sampling/createMessage" => ("sampling", Need::Sampling),
-        "elicitation/create" if !able.elicitation_form && !able.elicitation_url => {
-            return refuse(METHOD_NOT_FOUND, "the client did not declare elicitation for this request");
-        }
         "elicitation/create" => match mode.map(|mode| string(mode.value)) {
             None => ("elicitation", Need::Form),
             Some(Some(mode)) if mode == "form" => ("elicitation", Need::Form),
@@ -71,7 +70,7 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
         _ => return refuse(METHOD_NOT_FOUND, "the client has no such method"),
     };
     if !able.allow(need) {
-        return Err(undeclared(need));
+        return Err(undeclared(need, able));
     }
     let params = if params.is_some() || method != "roots/list" {
         format!(",\"params\":{}", object.into_string())
@@ -82,16 +81,19 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
 }
 
 /// The request in flight did not declare what a question needs.
-pub(super) fn undeclared(need: Need) -> Unasked {
+pub(super) fn undeclared(need: Need, able: Abilities) -> Unasked {
     let (code, why) = match need {
         Need::Roots => (METHOD_NOT_FOUND, "the client did not declare roots for this request"),
         Need::Sampling => (METHOD_NOT_FOUND, "the client did not declare sampling for this request"),
         Need::SamplingTools => (INVALID_PARAMS, "the client did not declare sampling with tools for this request"),
+        Need::Form | Need::Url if !able.elicitation_form && !able.elicitation_url => {
+            (METHOD_NOT_FOUND, "the client did not declare elicitation for this request")
+        }
         Need::Form | Need::Url => {
             (INVALID_PARAMS, "the client did not declare this mode of elicitation for this request")
         }
     };
-    Unasked { code, why }
+    Unasked { code, why, need: Some(need) }
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ impl ModernClient {
     }
 
     fn take_question(&mut self, now: Duration, about: Option<u64>, request: &Request<'_>) -> Result<(), Unasked> {
-        let refuse = |code, why| Err(Unasked { code, why });
+        let refuse = |code, why| Err(Unasked { code, why, need: None });
         if !questions::is_question(&request.method) {
             return refuse(METHOD_NOT_FOUND, "the client has no such method");
         }
@@ -149,7 +149,13 @@ impl ModernClient {
         };
         let serial = self.last + 1;
         let Some(call) = self.calls.get_mut(&number) else { return refuse(BRIDGE_ERROR, "the request is over") };
-        let question = questions::judge(&request.method, request.params, call.abilities)?;
+        let question = match questions::judge(&request.method, request.params, call.abilities) {
+            Ok(question) => question,
+            Err(unasked) => {
+                call.note_refused(&unasked);
+                return Err(unasked);
+            }
+        };
         let bytes: usize = call.questions.iter().map(|open| open.request.len()).sum();
         if call.questions.len() >= MAX_QUESTIONS || bytes + question.request.len() > MAX_QUESTION_BYTES {
             return refuse(BRIDGE_ERROR, "too many questions wait for the client already");
@@ -316,8 +322,9 @@ impl ModernClient {
                 if asked.abilities.allow(question.need) {
                     missing.push(question);
                 } else if let Some(id) = &question.server_id {
-                    let Unasked { code, why } = questions::undeclared(question.need);
-                    effects.to_session.push(message::error_response(Some(id), code, why, None));
+                    let unasked = questions::undeclared(question.need, asked.abilities);
+                    call.note_refused(&unasked);
+                    effects.to_session.push(message::error_response(Some(id), unasked.code, unasked.why, None));
                 } else {
                     unable = true;
                 }
@@ -354,10 +361,8 @@ impl ModernClient {
 
     /// The call that a retry resumes, and the answers in it. Changes nothing.
     fn judge_retry<'a>(&self, request: &Request<'_>, asked: &Asked<'a>) -> Result<(u64, Answers<'a>), Refusal> {
-        let state = asked
-            .state
-            .ok_or_else(|| Refusal::invalid("\"inputResponses\" without the \"requestState\" that they answer"))?;
-        let state = string(state.value).ok_or_else(|| Refusal::invalid("\"requestState\" must be a string"))?;
+        let state = asked.state.and_then(|state| string(state.value));
+        let state = state.ok_or_else(|| Refusal::invalid("\"requestState\" must be a string"))?;
         let Some(number) = self.rounds.by_state.get(&*state).copied() else {
             let why = if self.rounds.is_expired(&state) {
                 "this \"requestState\" has expired: the questions were not answered in time; send the request again without it"
@@ -373,12 +378,7 @@ impl ModernClient {
         if !same {
             return Err(Refusal::invalid("this \"requestState\" belongs to another request"));
         }
-        let answers = match asked.responses {
-            None => Vec::new(),
-            Some(responses) => read_answers(responses.value)
-                .ok_or_else(|| Refusal::invalid("\"inputResponses\" must be an object whose values are objects"))?,
-        };
-        Ok((number, answers))
+        Ok((number, answers_of(asked)?))
     }
 
     // ---- visits to URLs that an error demanded (2025-11-25 "Elicitation", URL Elicitation Required Error) ----
@@ -480,6 +480,31 @@ impl ModernClient {
 fn is_accepted(answer: &str) -> bool {
     let Ok([Some(action)]) = members(answer, ["action"]) else { return false };
     action.value == "\"accept\""
+}
+
+impl ModernClient {
+    /// Judges answers that come without a state. To a question that the client is asked now they are half a retry. Others are to no
+    /// question of ours, perhaps to one of a server that was there before: they change nothing, and what the server wants to know it
+    /// asks again (2026-07-28 "Multi Round-Trip Requests", Error Handling).
+    pub(super) fn judge_stray_answers(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let answers = answers_of(asked)?;
+        let open = |key: &str| self.calls.values().any(|call| call.questions.iter().any(|open| *open.key == *key));
+        if answers.iter().any(|(key, _)| open(key)) {
+            return Err(Refusal::invalid("\"inputResponses\" without the \"requestState\" that they answer"));
+        }
+        Ok(())
+    }
+}
+
+/// The answers in a request. Malformed ones are refused, also those to questions that were never put.
+fn answers_of<'a>(asked: &Asked<'a>) -> Result<Answers<'a>, Refusal> {
+    asked.responses.map_or_else(
+        || Ok(Vec::new()),
+        |responses| {
+            read_answers(responses.value)
+                .ok_or_else(|| Refusal::invalid("\"inputResponses\" must be an object whose values are objects"))
+        },
+    )
 }
 
 /// Keys and values of `inputResponses`.
