@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use crate::era::{self, Era};
 use crate::message::{self, Id, Message, Parsed};
-use crate::session::{Action, Adopted, EraNews, Input, Session, SignIn};
+use crate::session::{Action, Adopted, EraNews, Input, Level, Session, SignIn};
 
 use self::legacy_client::LegacyClient;
 use self::modern_client::ModernClient;
@@ -31,6 +31,8 @@ pub use self::translator::{Effects, Learnt, Translator};
 /// How often a server may be found to be of the other era within [`SWITCH_WINDOW`]. Beyond it, its refusals go to the client.
 const MAX_SWITCHES: u32 = 4;
 const SWITCH_WINDOW: Duration = Duration::from_secs(60);
+/// Messages that may be on their way to the server before a translator's own answers to it are left out (R8).
+pub const MAX_ANSWERS: usize = 1024;
 
 /// `--protocol`: the server's era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,6 +120,8 @@ struct Active {
 enum ToSession {
     Line(Bytes),
     Settled(Bytes),
+    /// Left out if too much is on its way.
+    Answer(Bytes),
 }
 
 impl Eras {
@@ -319,7 +323,7 @@ impl Eras {
         let mut waiting = VecDeque::new();
         let mut next = Some(effects);
         while let Some(effects) = next.take() {
-            let Effects { to_session, settled, to_client, log, learnt, wrong_era, adopted } = effects;
+            let Effects { to_session, answers, settled, to_client, log, learnt, wrong_era, adopted } = effects;
             actions.extend(log.into_iter().map(|(level, text)| Action::Log(level, text)));
             actions.extend(to_client.into_iter().map(Action::Write));
             if let Some(Learnt::Confirmed(answer)) = learnt
@@ -330,6 +334,7 @@ impl Eras {
             }
             waiting.extend(to_session.into_iter().map(ToSession::Line));
             waiting.extend(settled.into_iter().map(ToSession::Settled));
+            waiting.extend(answers.into_iter().map(ToSession::Answer));
             if let Some(lines) = wrong_era {
                 return self.step_back(now, waiting, lines, adopted, actions);
             }
@@ -458,6 +463,13 @@ impl ToSession {
         match self {
             Self::Line(line) => session.handle(now, Input::Line(line), actions),
             Self::Settled(line) => session.handle_settled(now, line, actions),
+            Self::Answer(line) if session.forwards_on_their_way() < MAX_ANSWERS => {
+                session.handle(now, Input::Line(line), actions);
+            }
+            Self::Answer(_) => {
+                let text = "an answer to the server is left out: it asks faster than it takes answers";
+                actions.push(Action::Log(Level::Warn, text.into()));
+            }
         }
     }
 }

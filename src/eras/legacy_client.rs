@@ -485,6 +485,28 @@ mod tests {
     }
 
     #[test]
+    fn what_servers_want_to_have_back_is_bounded() {
+        let mut client = open("{}");
+        let state = "s".repeat(1000);
+        let ask = |client: &mut LegacyClient, id: usize, questions: &str| {
+            say(client, &format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"a"}}}}"#));
+            let result = format!(r#"{{"resultType":"input_required","requestState":"{state}"{questions}}}"#);
+            let heard = hear(client, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).to_client;
+            heard.iter().all(|line| !text(line).contains("too-large"))
+        };
+        let asking = r#","inputRequests":{"a":{"method":"roots/list"}}"#;
+        assert!(ask(&mut client, 1, asking) && ask(&mut client, 2, ""));
+        client.calls.pretend_kept(calls::MAX_KEPT - 100);
+        assert!(!ask(&mut client, 3, asking) && !ask(&mut client, 4, ""));
+        // One is cancelled, one goes back to the server: each makes room.
+        say(&mut client, r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#);
+        assert!(ask(&mut client, 5, asking) && !ask(&mut client, 6, asking));
+        let answered = say(&mut client, r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e2","result":{"roots":[]}}"#);
+        assert_eq!(answered.to_session.len(), 1);
+        assert!(ask(&mut client, 7, asking) && !ask(&mut client, 8, asking));
+    }
+
+    #[test]
     fn subscriptions_are_bounded_in_number_and_size() {
         let mut client = open(r#"{"resources":{"subscribe":true}}"#);
         let subscribe = |client: &mut LegacyClient, id: usize, uri: &str| {

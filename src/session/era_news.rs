@@ -155,7 +155,7 @@ impl Session {
     }
 
     /// An error status, and the code of a JSON-RPC error in its body. True if the request was given back.
-    pub(super) fn is_of_other_era(&mut self, key: Key, status: u16, code: Option<i64>) -> bool {
+    pub(super) fn is_of_other_era(&mut self, key: Key, status: u16, code: Option<i64>, body: &[u8]) -> bool {
         if !self.watch.on {
             return false;
         }
@@ -163,7 +163,7 @@ impl Session {
         let handshake = pending.is_handshake();
         let refused = match pending.modern {
             Some(_) => era::may_refuse_modern(&pending.method, status, code),
-            None => !self.link.is_sse() && era::may_refuse_legacy(handshake, code),
+            None => !self.link.is_sse() && era::may_refuse_legacy(handshake, status, code, body),
         };
         refused && self.give_back(key)
     }
@@ -177,7 +177,7 @@ impl Session {
         match outcome {
             Outcome::Error(error) => {
                 let says_legacy = modern && says_session_gone(error);
-                (says_legacy && self.give_back(key)) || self.is_of_other_era(key, 200, rpc_code(error))
+                (says_legacy && self.give_back(key)) || self.is_of_other_era(key, 200, rpc_code(error), &[])
             }
             Outcome::Result(result) if handshake || discover => {
                 let versions = serde_json::from_str::<Versions>(result.get()).ok();
