@@ -100,6 +100,11 @@ impl Session {
         self.watch.translator = owes;
     }
 
+    /// A translator feeds this session, and knows itself when its clients must have an answer.
+    pub(super) fn is_translated(&self) -> bool {
+        self.watch.translator.is_some()
+    }
+
     /// There is a legacy session, or one is being opened.
     pub fn has_legacy_session(&self) -> bool {
         self.link.phase != Phase::Idle
