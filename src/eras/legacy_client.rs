@@ -507,6 +507,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_acknowledges_again_and_again_is_passed_on_once_a_second() {
+        let mut client = open(r#"{"tools":{"listChanged":true}}"#);
+        let opened = say(&mut client, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        assert!(text(&opened.to_session[0]).contains("subscriptions/listen"));
+        let acknowledged = r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"mcp-drawbridge-n-e2"},"notifications":{}}}"#;
+        let told: usize = (0..100).map(|_| hear(&mut client, acknowledged).to_client.len()).sum();
+        assert_eq!(told, 1, "the second one means that the stream was opened again");
+        let due = client.next_deadline().expect("a deadline");
+        assert_eq!(due, NOW + listen::ANNOUNCE_PAUSE);
+        let mut effects = Effects::default();
+        client.tick(due, &mut effects);
+        assert_eq!(effects.to_client.len(), 1, "what was held back is not lost");
+        assert_eq!(client.next_deadline(), None);
+    }
+
+    #[test]
     fn subscriptions_are_bounded_in_number_and_size() {
         let mut client = open(r#"{"resources":{"subscribe":true}}"#);
         let subscribe = |client: &mut LegacyClient, id: usize, uri: &str| {
