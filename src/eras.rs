@@ -267,11 +267,12 @@ impl Eras {
 
     /// A server that is now this and now that would keep us busy for ever.
     fn may_switch(&mut self, now: Duration) -> bool {
-        if now > self.switched_at + SWITCH_WINDOW {
+        // From the first switch on: a client that goes on asking must not keep the bridge from ever following the server again.
+        if self.switches == 0 || now > self.switched_at + SWITCH_WINDOW {
             self.switches = 0;
+            self.switched_at = now;
         }
-        self.switches += 1;
-        self.switched_at = now;
+        self.switches = self.switches.saturating_add(1);
         self.switches <= MAX_SWITCHES
     }
 
@@ -492,4 +493,24 @@ fn era_of(line: &[u8]) -> Option<Era> {
         Parsed::Batch(_) => return Some(Era::Legacy),
     };
     Some(if era::modern_headers(&method, params).is_some() { Era::Modern } else { Era::Legacy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_followed_so_often_in_a_window_and_again_in_the_next() {
+        let session = Session::new(crate::session::Settings::default(), None);
+        let mut eras = Eras::new(Settings::default(), session);
+        let begin = Duration::from_secs(1000);
+        let mut followed = |after: Duration| eras.may_switch(begin + after);
+        for second in 0..u64::from(MAX_SWITCHES) {
+            assert!(followed(Duration::from_secs(second)));
+        }
+        for second in 10..=60 {
+            assert!(!followed(Duration::from_secs(second)), "second {second}");
+        }
+        assert!(followed(SWITCH_WINDOW + Duration::from_secs(1)), "asking all the time changes nothing");
+    }
 }

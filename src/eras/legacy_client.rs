@@ -367,6 +367,7 @@ impl Translator for LegacyClient {
             && self.held_bytes < MAX_HELD_BYTES
             && self.calls.len() < MAX_PENDING
             && self.calls.bytes() < MAX_PENDING_BYTES
+            && self.listen.waiting() < listen::MAX_SUBSCRIBERS
     }
 }
 
@@ -535,5 +536,14 @@ mod tests {
             assert!(!subscribe(&mut client, 10 + n, &format!("a:{n}")));
         }
         assert!(subscribe(&mut client, 2, "a:one-more"));
+        for n in 1000..listen::MAX_SUBSCRIBERS {
+            assert!(client.accepts_lines());
+            assert!(!subscribe(&mut client, 10 + n, "a:1"));
+        }
+        assert!(!client.accepts_lines(), "they wait for the stream");
+        let mut effects = Effects::default();
+        client.tick(client.next_deadline().expect("a deadline"), &mut effects);
+        assert_eq!(effects.to_client.len(), listen::MAX_SUBSCRIBERS);
+        assert!(client.accepts_lines());
     }
 }

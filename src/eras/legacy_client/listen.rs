@@ -23,6 +23,8 @@ const MAX_SUBSCRIPTIONS: usize = 1000;
 const MAX_URI: usize = 16 * 1024;
 /// How long the answer to `resources/subscribe` waits for the stream.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that may wait for the stream at one time. Beyond it, stdin is not read (R8).
+pub(super) const MAX_SUBSCRIBERS: usize = 4096;
 /// First and longest pause before a stream is opened again.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
@@ -174,6 +176,11 @@ impl Listen {
 
     pub(super) fn uris(&self) -> impl Iterator<Item = &str> {
         self.uris.iter().map(|uri| &**uri)
+    }
+
+    /// Requests that wait for the stream.
+    pub(super) fn waiting(&self) -> usize {
+        self.subscribers.len()
     }
 
     /// Whether a request of the session with this id is one of our streams.
