@@ -32,7 +32,7 @@ pub use self::translator::{Effects, Learnt, Translator};
 const MAX_SWITCHES: u32 = 4;
 const SWITCH_WINDOW: Duration = Duration::from_secs(60);
 /// Messages that may be on their way to the server before a translator's own answers to it are left out (R8).
-pub const MAX_ANSWERS: usize = 1024;
+pub const MAX_ANSWERS: usize = 128;
 
 /// `--protocol`: the server's era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
