@@ -402,16 +402,12 @@ impl Eras {
         self.session.remember_era(None, None, actions);
         // Also after the end of stdin: the client said them before.
         self.session.set_translator(Some(false));
-        let settled = adopted.is_none() || !self.may_switch(now);
         if let Some(adopted) = adopted {
             self.session.adopt(now, adopted, actions);
         }
         for line in lines {
-            if settled {
-                self.session.handle_settled(now, line, actions);
-            } else {
-                self.session.handle(now, Input::Line(line), actions);
-            }
+            // What is refused once more is refused: it may be a call that has an effect each time.
+            self.session.handle_settled(now, line, actions);
         }
         self.session.set_translator(None);
         if self.session.has_era_news() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::gone::{rpc_code, says_session_gone};
+use super::gone::{rpc_code, says_not_initialized, says_session_gone};
 use super::life::Closing;
 use super::link::{self, Item, Phase};
 use super::pending::{Key, Origin};
@@ -52,6 +52,8 @@ pub(super) struct Watch {
     pub(super) settled: bool,
     /// A translator feeds the session; true if it owes the client an answer.
     translator: Option<bool>,
+    /// The server has given results to modern requests.
+    modern: bool,
     news: Vec<EraNews>,
 }
 
@@ -181,7 +183,9 @@ impl Session {
         let discover = modern && &*pending.method == "server/discover";
         match outcome {
             Outcome::Error(error) => {
-                let says_legacy = modern && says_session_gone(error);
+                // A tool of a modern server may speak of sessions of its own.
+                let says_legacy =
+                    modern && says_session_gone(error) && (!self.watch.modern || says_not_initialized(error));
                 (says_legacy && self.give_back(key)) || self.is_of_other_era(key, 200, rpc_code(error), &[])
             }
             Outcome::Result(result) if handshake || discover => {
@@ -193,7 +197,10 @@ impl Session {
                 });
                 !answered && self.give_back(key)
             }
-            Outcome::Result(_) => false,
+            Outcome::Result(_) => {
+                self.watch.modern |= modern;
+                false
+            }
         }
     }
 
@@ -209,6 +216,7 @@ impl Session {
             return false;
         }
         let refuses = if pending.modern.is_some() { Era::Modern } else { Era::Legacy };
+        self.watch.modern &= refuses == Era::Legacy;
         let exchange = pending.exchange();
         let handshake = pending.is_handshake();
         // An older session's message says nothing about the client's state.
