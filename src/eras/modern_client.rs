@@ -394,8 +394,8 @@ impl Translator for ModernClient {
         self.server_message(now, Some(about), line, effects);
     }
 
-    /// The server is modern, or has become so: the client needs no translation, and its own words go out. What else is open ends with
-    /// [`Translator::finish`]: the server that worked on it is gone.
+    /// The server is modern, or has become so: the client needs no translation, and its own words go out. What else is open ends: the
+    /// server that worked on it is gone.
     fn refused(&mut self, _now: Duration, line: Bytes, effects: &mut Effects) {
         let Some(number) = line_id(&line).and_then(|id| self.number_of(&id)) else { return };
         let lines = effects.wrong_era.get_or_insert_default();
@@ -412,6 +412,7 @@ impl Translator for ModernClient {
             lines.push(std::mem::take(&mut call.original));
             self.drop_call(number, None, effects);
         }
+        self.give_up_calls(effects);
     }
 
     fn answer_lost(&mut self, _now: Duration, _id: &Id, _effects: &mut Effects) -> bool {

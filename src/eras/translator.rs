@@ -17,7 +17,10 @@ pub struct Effects {
     /// Lines for the session, as a client of the server's era writes them. What the session answers comes back by
     /// [`Translator::server_line`].
     pub to_session: Vec<Bytes>,
-    /// The same, for requests whose refusal is the server's last word, whatever it says about eras.
+    /// Answers of our own to requests of the server, which nobody else has to think about. While too many of them are on their way
+    /// already, they are left out: a server that asks faster than it takes answers must not fill the memory (R8).
+    pub answers: Vec<Bytes>,
+    /// As `to_session`, for requests whose refusal is the server's last word, whatever it says about eras.
     pub settled: Vec<Bytes>,
     /// Lines for the client.
     pub to_client: Vec<Bytes>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::gone::{rpc_code, says_session_gone};
+use super::gone::{rpc_code, says_not_initialized, says_session_gone};
 use super::life::Closing;
 use super::link::{self, Item, Phase};
 use super::pending::{Key, Origin};
@@ -52,6 +52,8 @@ pub(super) struct Watch {
     pub(super) settled: bool,
     /// A translator feeds the session; true if it owes the client an answer.
     translator: Option<bool>,
+    /// The server has given results to modern requests.
+    modern: bool,
     news: Vec<EraNews>,
 }
 
@@ -98,6 +100,11 @@ impl Session {
     /// are taken after stdin ended, too, and the session does not leave before it.
     pub fn set_translator(&mut self, owes: Option<bool>) {
         self.watch.translator = owes;
+    }
+
+    /// A translator feeds this session, and knows itself when its clients must have an answer.
+    pub(super) fn is_translated(&self) -> bool {
+        self.watch.translator.is_some()
     }
 
     /// There is a legacy session, or one is being opened.
@@ -155,7 +162,7 @@ impl Session {
     }
 
     /// An error status, and the code of a JSON-RPC error in its body. True if the request was given back.
-    pub(super) fn is_of_other_era(&mut self, key: Key, status: u16, code: Option<i64>) -> bool {
+    pub(super) fn is_of_other_era(&mut self, key: Key, status: u16, code: Option<i64>, body: &[u8]) -> bool {
         if !self.watch.on {
             return false;
         }
@@ -163,7 +170,7 @@ impl Session {
         let handshake = pending.is_handshake();
         let refused = match pending.modern {
             Some(_) => era::may_refuse_modern(&pending.method, status, code),
-            None => !self.link.is_sse() && era::may_refuse_legacy(handshake, code),
+            None => !self.link.is_sse() && era::may_refuse_legacy(handshake, status, code, body),
         };
         refused && self.give_back(key)
     }
@@ -176,8 +183,10 @@ impl Session {
         let discover = modern && &*pending.method == "server/discover";
         match outcome {
             Outcome::Error(error) => {
-                let says_legacy = modern && says_session_gone(error);
-                (says_legacy && self.give_back(key)) || self.is_of_other_era(key, 200, rpc_code(error))
+                // A tool of a modern server may speak of sessions of its own.
+                let says_legacy =
+                    modern && says_session_gone(error) && (!self.watch.modern || says_not_initialized(error));
+                (says_legacy && self.give_back(key)) || self.is_of_other_era(key, 200, rpc_code(error), &[])
             }
             Outcome::Result(result) if handshake || discover => {
                 let versions = serde_json::from_str::<Versions>(result.get()).ok();
@@ -188,7 +197,10 @@ impl Session {
                 });
                 !answered && self.give_back(key)
             }
-            Outcome::Result(_) => false,
+            Outcome::Result(_) => {
+                self.watch.modern |= modern;
+                false
+            }
         }
     }
 
@@ -204,6 +216,7 @@ impl Session {
             return false;
         }
         let refuses = if pending.modern.is_some() { Era::Modern } else { Era::Legacy };
+        self.watch.modern &= refuses == Era::Legacy;
         let exchange = pending.exchange();
         let handshake = pending.is_handshake();
         // An older session's message says nothing about the client's state.

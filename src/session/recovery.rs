@@ -178,7 +178,7 @@ impl Session {
         let legacy = pending.modern.is_none();
         let error = rpc_error(body);
         let code = error.as_ref().map(|(code, _)| *code);
-        if self.is_of_other_era(key, head.status, code) {
+        if self.is_of_other_era(key, head.status, code, body) {
             return;
         }
         let text = error.as_ref().and_then(|(_, text)| text.clone());

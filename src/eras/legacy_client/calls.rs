@@ -16,6 +16,10 @@ use crate::message::splice::{self, Change};
 use crate::message::{self, Id, Notification, Outcome, Request};
 use crate::session::batch::BatchId;
 
+/// Bytes that the servers' `requestState`s of all requests together may have, with the names of their questions. A request whose own is too
+/// much fails.
+pub(super) const MAX_KEPT: usize = 64 << 20;
+
 /// Names a request of the client here.
 pub(super) type Key = u64;
 
@@ -30,6 +34,8 @@ pub(super) struct Calls {
     pauses: BTreeSet<(Duration, Key)>,
     last: Key,
     bytes: usize,
+    /// Bytes of what the server wants to have back.
+    kept: usize,
 }
 
 /// One of them.
@@ -47,6 +53,8 @@ pub(super) struct Call {
     /// Elicitations by URL that the client knows of, and has not heard the end of.
     pub(super) elicitations: Vec<Box<str>>,
     pub(super) state: State,
+    /// Bytes in `state` that the server wants to have back.
+    kept: usize,
 }
 
 /// Where it is.
@@ -58,6 +66,16 @@ pub(super) enum State {
     Asking(Asking),
     /// The server wants it again, and nothing of the client. It goes with these members.
     Pausing(Duration, String),
+}
+
+impl State {
+    fn kept(&self) -> usize {
+        match self {
+            Self::Sent(_) => 0,
+            Self::Asking(asking) => asking.kept(),
+            Self::Pausing(_, params) => params.len(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,6 +96,17 @@ impl Calls {
     /// Whether a request of the client with this id waits for its response.
     pub(super) fn is_open(&self, id: &Id) -> bool {
         self.by_client.contains_key(id)
+    }
+
+    /// Whether what the server wants to have back is too much, beside that of all requests.
+    pub(super) fn lacks_room_for(&self, state: &State) -> bool {
+        self.kept + state.kept() > MAX_KEPT
+    }
+
+    /// As if so much were kept.
+    #[cfg(test)]
+    pub(super) fn pretend_kept(&mut self, bytes: usize) {
+        self.kept = bytes;
     }
 
     pub(super) fn is_question(&self, id: &Id) -> bool {
@@ -118,6 +147,7 @@ impl Calls {
     pub(super) fn remove(&mut self, key: Key) -> Option<Call> {
         let call = self.open.remove(&key)?;
         self.bytes = self.bytes.saturating_sub(call.line.len());
+        self.kept = self.kept.saturating_sub(call.kept);
         self.by_client.remove(&call.id);
         self.leave_state(key, &call.state);
         Some(call)
@@ -126,6 +156,8 @@ impl Calls {
     /// Moves a request to another state.
     pub(super) fn set_state(&mut self, key: Key, state: State) {
         let Some(call) = self.open.get_mut(&key) else { return };
+        let kept = state.kept();
+        self.kept = self.kept.saturating_sub(std::mem::replace(&mut call.kept, kept)) + kept;
         let old = std::mem::replace(&mut call.state, state);
         self.leave_state(key, &old);
         match self.open.get(&key).map(|call| &call.state) {
@@ -238,6 +270,7 @@ impl LegacyClient {
                     retried: false,
                     elicitations: Vec::new(),
                     state: State::Sent(request.id.clone()),
+                    kept: 0,
                 };
                 self.calls.add(call);
                 effects.to_session.push(text);

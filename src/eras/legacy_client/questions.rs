@@ -52,6 +52,12 @@ impl Asking {
         open.map(|(place, question)| (place, &question.id))
     }
 
+    /// Bytes of it that the server wants to have back.
+    pub(super) fn kept(&self) -> usize {
+        let names: usize = self.questions.iter().map(|question| question.name.len()).sum();
+        names + self.state.as_deref().map_or(0, str::len)
+    }
+
     /// The members that answer the server.
     fn params(&self) -> String {
         let mut out = String::from("\"inputResponses\":{");
@@ -187,8 +193,9 @@ impl LegacyClient {
         }
         let asking =
             Asking { missing: questions.len(), questions, state: required.request_state.map(|raw| raw.get().into()) };
-        self.calls.set_state(key, State::Asking(asking));
-        effects.to_client.extend(lines);
+        if self.keep(key, State::Asking(asking), effects) {
+            effects.to_client.extend(lines);
+        }
     }
 
     fn question_line(
@@ -221,7 +228,18 @@ impl LegacyClient {
         let Some(call) = self.calls.get_mut(key) else { return };
         let pause = PAUSE_FIRST.saturating_mul(1 << call.rounds.min(16)).min(PAUSE_MOST);
         let params = format!("\"requestState\":{}", state.get());
-        self.calls.set_state(key, State::Pausing(self.now + pause, params));
+        self.keep(key, State::Pausing(self.now + pause, params), effects);
+    }
+
+    /// Lets a request wait in this state. False if there is no room: then it failed.
+    fn keep(&mut self, key: Key, state: State, effects: &mut Effects) -> bool {
+        if self.calls.lacks_room_for(&state) {
+            let why = "the server wants more kept for it than the bridge may hold (requestState)";
+            self.fail(key, "too-large", why, effects);
+            return false;
+        }
+        self.calls.set_state(key, state);
+        true
     }
 
     /// The client's response to a request of ours.

@@ -25,6 +25,9 @@ pub(super) const LOG_GRACE: Duration = Duration::from_millis(500);
 /// Requests of our own that may wait at one time; beyond it, none is made.
 pub(super) const MAX_OWN: usize = 4096;
 
+/// Why the session need not wait for a request, as JSON text.
+const REPLACED: &str = "\"the server was replaced\"";
+
 /// A request of the client at the server.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -432,6 +435,37 @@ impl ModernClient {
             effects.to_session.push(cancelled(&self.our_id(number), "\"time-out\""));
             self.own_answered(now, number, false, effects);
         }
+    }
+
+    // ---- a server that is modern by now ----
+
+    /// What the older server may still be at work on is not waited for: its answers would find nobody. What can be sent again is.
+    pub(super) fn give_up_calls(&mut self, effects: &mut Effects) {
+        let mut numbers: Vec<u64> = self.calls.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let Some(mut call) = self.drop_call(number, None, effects) else { continue };
+            if !call.idle {
+                effects.to_session.push(cancelled(&self.our_id(number), REPLACED));
+            }
+            let Some(asker) = call.asker.take() else { continue };
+            if call.unsent || only_looks(&call.method) || matches!(&*call.method, "resources/read" | "prompts/get") {
+                effects.wrong_era.get_or_insert_default().push(call.original);
+            } else {
+                let why =
+                    "the server was replaced by one of another protocol version; the request may have been carried out";
+                let data = "{\"source\":\"mcp-drawbridge\",\"kind\":\"connection-lost\"}";
+                effects.to_client.push(message::error_response(
+                    Some(&asker.id),
+                    message::BRIDGE_ERROR,
+                    why,
+                    Some(data),
+                ));
+            }
+        }
+        let mut own: Vec<u64> = self.own.keys().copied().collect();
+        own.sort_unstable();
+        effects.to_session.extend(own.into_iter().map(|number| cancelled(&self.our_id(number), REPLACED)));
     }
 
     // ---- cancellation ----

@@ -33,6 +33,8 @@ pub(super) const MAX_WAITING: usize = 256;
 /// Questions that one call may have open, and their bytes. Further ones are refused.
 pub(super) const MAX_QUESTIONS: usize = 64;
 pub(super) const MAX_QUESTION_BYTES: usize = 8 << 20;
+/// Bytes of the questions that all calls together may have open. Further ones are refused.
+pub(super) const MAX_ALL_QUESTION_BYTES: usize = 64 << 20;
 /// Bytes of answers that came while the client was away. A further one is replaced by an error.
 pub(super) const MAX_STORED_BYTES: usize = 64 << 20;
 /// States that are remembered as expired, to say so.
@@ -64,12 +66,14 @@ pub(super) struct Rounds {
     order: BTreeMap<u64, Box<str>>,
     expired: VecDeque<Box<str>>,
     stored_bytes: usize,
+    question_bytes: usize,
     last: u64,
 }
 
 impl Rounds {
     /// Questions that need no answer any more.
     pub(super) fn withdraw(&mut self, questions: &[OpenQuestion]) {
+        self.question_bytes = self.question_bytes.saturating_sub(bytes_of(questions));
         for id in questions.iter().filter_map(|question| question.server_id.as_ref()) {
             self.by_question.remove(id);
         }
@@ -87,6 +91,16 @@ impl Rounds {
         }
     }
 
+    /// Questions that were put into a call.
+    fn took(&mut self, questions: &[OpenQuestion]) {
+        self.question_bytes += bytes_of(questions);
+    }
+
+    /// Whether questions of so many bytes are too many, beside those of all calls.
+    fn lacks_room_for(&self, bytes: usize) -> bool {
+        self.question_bytes + bytes > MAX_ALL_QUESTION_BYTES
+    }
+
     fn is_expired(&self, state: &str) -> bool {
         self.expired.iter().any(|expired| **expired == *state)
     }
@@ -97,9 +111,19 @@ impl Rounds {
         self.stored_bytes = bytes;
     }
 
-    pub(super) fn holds_nothing(&self) -> bool {
-        self.by_state.is_empty() && self.by_question.is_empty() && self.order.is_empty() && self.stored_bytes == 0
+    #[cfg(test)]
+    pub(super) fn pretend_asked(&mut self, bytes: usize) {
+        self.question_bytes = bytes;
     }
+
+    pub(super) fn holds_nothing(&self) -> bool {
+        let bytes = self.stored_bytes + self.question_bytes;
+        self.by_state.is_empty() && self.by_question.is_empty() && self.order.is_empty() && bytes == 0
+    }
+}
+
+fn bytes_of(questions: &[OpenQuestion]) -> usize {
+    questions.iter().map(|question| question.request.len()).sum()
 }
 
 /// Keys of questions, and the client's answers as JSON text.
@@ -128,11 +152,11 @@ impl ModernClient {
         effects: &mut Effects,
     ) {
         if request.method == "ping" {
-            return effects.to_session.push(message::result_response(&request.id, "{}"));
+            return effects.answers.push(message::result_response(&request.id, "{}"));
         }
         if let Err(unasked) = self.take_question(now, about, request) {
             effects.log.push((Level::Info, format!("{} of the server is refused: {}", request.method, unasked.why)));
-            effects.to_session.push(message::error_response(Some(&request.id), unasked.code, unasked.why, None));
+            effects.answers.push(message::error_response(Some(&request.id), unasked.code, unasked.why, None));
         }
     }
 
@@ -156,8 +180,11 @@ impl ModernClient {
                 return Err(unasked);
             }
         };
-        let bytes: usize = call.questions.iter().map(|open| open.request.len()).sum();
-        if call.questions.len() >= MAX_QUESTIONS || bytes + question.request.len() > MAX_QUESTION_BYTES {
+        let bytes = bytes_of(&call.questions) + question.request.len();
+        if call.questions.len() >= MAX_QUESTIONS
+            || bytes > MAX_QUESTION_BYTES
+            || self.rounds.lacks_room_for(question.request.len())
+        {
             return refuse(BRIDGE_ERROR, "too many questions wait for the client already");
         }
         call.questions.push(OpenQuestion {
@@ -166,6 +193,7 @@ impl ModernClient {
             server_id: Some(request.id.clone()),
             request: question.request,
         });
+        self.rounds.took(call.questions.last().map(std::slice::from_ref).unwrap_or_default());
         let begin = call.asker.is_some() && call.due.is_none();
         self.last = serial;
         self.rounds.by_question.insert(request.id.clone(), number);
@@ -201,7 +229,9 @@ impl ModernClient {
     pub(super) fn question_withdrawn(&mut self, id: &Id) {
         let Some(number) = self.rounds.by_question.remove(id) else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
-        call.questions.retain(|question| question.server_id.as_ref() != Some(id));
+        let withdrawn: Vec<_> =
+            call.questions.extract_if(.., |question| question.server_id.as_ref() == Some(id)).collect();
+        self.rounds.withdraw(&withdrawn);
         if call.questions.is_empty() && matches!(call.due, Some((_, Due::Ask(_)))) {
             self.set_due(number, None);
         }
@@ -338,6 +368,7 @@ impl ModernClient {
         for id in missing.iter().filter_map(|question| question.server_id.clone()) {
             self.rounds.by_question.insert(id, number);
         }
+        self.rounds.took(&missing);
         call.questions = missing;
         if let Some(stored) = call.outcome.take() {
             return self.settle(now, number, &stored, effects);
@@ -418,9 +449,10 @@ impl ModernClient {
             });
         }
         let Some(call) = self.calls.get_mut(&number) else { return };
-        if questions.is_empty() {
+        if questions.is_empty() || self.rounds.lacks_room_for(bytes_of(&questions)) {
             return self.deliver(now, number, stored, effects);
         }
+        self.rounds.took(&questions);
         call.questions = questions;
         call.visits = visits;
         self.ask(now, number, effects);

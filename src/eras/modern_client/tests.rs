@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::calls::MAX_OWN;
 use super::listen::{MAX_LISTENS, MAX_RESOURCES, MAX_URI};
 use super::rounds::{
-    LIFETIME, MAX_EXPIRED, MAX_QUESTION_BYTES, MAX_QUESTIONS, MAX_STORED_BYTES, MAX_VISIT_ROUNDS, MAX_WAITING,
+    LIFETIME, MAX_ALL_QUESTION_BYTES, MAX_EXPIRED, MAX_QUESTION_BYTES, MAX_QUESTIONS, MAX_STORED_BYTES,
+    MAX_VISIT_ROUNDS, MAX_WAITING,
 };
 use super::*;
 
@@ -48,7 +49,7 @@ impl Test {
 
     fn said(effects: Effects) -> Said {
         let read = |lines: Vec<Bytes>| lines.iter().map(|line| serde_json::from_slice(line).expect("JSON")).collect();
-        Said { client: read(effects.to_client), server: read(effects.to_session) }
+        Said { client: read(effects.to_client), server: read([effects.to_session, effects.answers].concat()) }
     }
 
     fn client(&mut self, id: impl Into<Value>, method: &str, mut params: Value) -> Said {
@@ -249,4 +250,22 @@ fn requests_of_our_own_are_bounded() {
     assert_eq!((sent, test.machine.own.len()), (MAX_OWN, MAX_OWN));
     test.wait(Duration::from_secs(10));
     assert!(test.machine.own.is_empty() && test.machine.timers.is_empty());
+}
+
+#[test]
+fn questions_of_all_calls_together_are_bounded() {
+    let mut test = Test::new();
+    let numbers: Vec<String> = (0..5).map(|id| test.call(id)).collect();
+    let question = json!({"message": "x".repeat(1000)});
+    let ask = |test: &mut Test, id: u64, call: usize| test.ask(id, &numbers[call], &question).server.is_empty();
+    assert!(ask(&mut test, 0, 0) && ask(&mut test, 1, 1) && ask(&mut test, 2, 2));
+    test.machine.rounds.pretend_asked(MAX_ALL_QUESTION_BYTES - 100);
+    assert!(!ask(&mut test, 9000, 4), "too much, beside those of other calls");
+    // One is taken back, one call is cancelled, one has its answer: each makes room.
+    test.server(json!({"method": "notifications/cancelled", "params": {"requestId": "q0"}}), None);
+    assert!(ask(&mut test, 3, 3) && !ask(&mut test, 9001, 4));
+    test.cancel(1);
+    assert!(ask(&mut test, 4, 3) && !ask(&mut test, 9002, 4));
+    test.server(json!({"id": numbers[2], "result": {}}), None);
+    assert!(ask(&mut test, 5, 3) && !ask(&mut test, 9003, 4));
 }
