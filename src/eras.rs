@@ -10,6 +10,7 @@
 //!           └──────────────────────────────────────────────┘
 //! ```
 
+mod capabilities;
 pub mod legacy_client;
 pub mod modern_client;
 pub mod translator;

@@ -8,7 +8,7 @@ use crate::record::{AtClient, AtServer, TICK, drop_empty_meta, is_cacheable};
 use crate::tree::Tree;
 
 /// The differences, by the names that `docs/eras.md` gives them.
-pub(crate) const DIFFERENCES: [&str; 19] = [
+pub(crate) const DIFFERENCES: [&str; 20] = [
     "handshake",
     "empty parameters",
     "progress token",
@@ -28,6 +28,7 @@ pub(crate) const DIFFERENCES: [&str; 19] = [
     "elicitationId",
     "rounds",
     "batches",
+    "metadata of notifications",
 ];
 
 /// What was met. A difference that is never met is none.
@@ -76,8 +77,14 @@ impl Compare<'_> {
         let refused = |tag: &usize| self.legacy() && self.plan.asked(*tag).is_refused(&self.plan.client);
         let but_refused = |all: &BTreeSet<usize>| all.iter().copied().filter(|tag| !refused(tag)).collect::<BTreeSet<_>>();
         same("cancelled requests", &but_refused(&direct.cancelled), &but_refused(&bridged.cancelled))?;
-        let notes = |notes: Vec<Tree>| notes.into_iter().map(|note| legacy_params(note)).collect::<Vec<_>>();
-        same("notifications of the client", &notes(direct.notes), &notes(bridged.notes))?;
+        let mut notes = Vec::new();
+        for mut note in bridged.notes {
+            let meta = note.child("params").and_then(|params| params.take("_meta"));
+            assert!(meta.is_none() || !self.legacy(), "a legacy server is not told who its client is");
+            self.meet_if("metadata of notifications", meta.is_some());
+            notes.push(note);
+        }
+        same("notifications of the client", &direct.notes, &notes)?;
         same("watched resources", &direct.watched, &bridged.watched)
     }
 
@@ -428,13 +435,4 @@ impl Compare<'_> {
         }
         Ok(())
     }
-}
-
-/// A notification as a server reads it: an empty `_meta` counts as none.
-fn legacy_params(mut message: Tree) -> Tree {
-    message.take("jsonrpc");
-    if let Some(params) = message.child("params") {
-        drop_empty_meta(params);
-    }
-    message
 }

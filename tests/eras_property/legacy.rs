@@ -189,7 +189,8 @@ impl play::Client for Client<'_> {
 
     /// It is time to cancel: all that will stay without an answer was asked.
     fn heard_all(&self, tag: usize) -> bool {
-        record::never_asked(self.plan, tag).all(|name| self.unanswered.contains_key(&name))
+        let open = self.open.values().any(|(what, _)| matches!(what, For::Tag(one) if *one == tag));
+        open && record::never_asked(self.plan, tag).all(|name| self.unanswered.contains_key(&name))
     }
 
     fn cancel(&mut self, tag: usize) -> Option<String> {

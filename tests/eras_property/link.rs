@@ -43,7 +43,6 @@ pub(crate) struct Link {
     streams: bool,
     /// What that translator calls the requests.
     ids: BTreeMap<usize, Id>,
-    pub(crate) said_early: BTreeMap<usize, usize>,
 }
 
 impl Link {
@@ -61,7 +60,6 @@ impl Link {
             queue: VecDeque::new(),
             streams,
             ids: BTreeMap::new(),
-            said_early: BTreeMap::new(),
         }
     }
 

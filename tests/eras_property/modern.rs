@@ -14,7 +14,7 @@ const CACHED: &str = "\"ttlMs\":7,\"cacheScope\":\"public\",";
 
 #[derive(Debug, Clone, Copy)]
 enum For {
-    Setting(usize),
+    Setting,
     Tag(usize),
 }
 
@@ -29,7 +29,6 @@ pub(crate) struct Client<'a> {
     plan: &'a Plan,
     heard: AtClient,
     last: usize,
-    settings: usize,
     listens: usize,
     open: BTreeMap<String, For>,
     phase: usize,
@@ -44,7 +43,6 @@ impl<'a> Client<'a> {
             plan,
             heard: AtClient::default(),
             last: 0,
-            settings: 0,
             listens: 0,
             open: BTreeMap::new(),
             phase: 0,
@@ -68,8 +66,7 @@ impl<'a> Client<'a> {
     }
 
     fn discover(&mut self) -> Vec<String> {
-        self.settings += 1;
-        let id = self.next(For::Setting(self.settings));
+        let id = self.next(For::Setting);
         vec![request(&id, "server/discover", &format!("{{\"_meta\":{{{}}}}}", self.meta()))]
     }
 
@@ -216,7 +213,7 @@ impl play::Client for Client<'_> {
                 match (what, kind.as_deref()) {
                     (For::Tag(tag), Some("input_required")) => return self.required(tag, &outcome),
                     (For::Tag(tag), _) => self.heard.outcomes.entry(tag).or_default().push(outcome),
-                    (For::Setting(_), _) => self.heard.hello.push(outcome),
+                    (For::Setting, _) => self.heard.hello.push(outcome),
                 }
                 Vec::new()
             }

@@ -354,7 +354,11 @@ prop_compose! {
             // Two alike could not be told apart.
             request.bare &= bare.insert(request.method);
             if aside {
-                // Another request may carry the question, and end with it.
+                // Another request may carry the question, and end with it: nobody can tell a modern client that has given up from one
+                // whose user takes his time.
+                if matches!(request.end, End::Cancel(_)) {
+                    request.end = End::Result(0, 0);
+                }
                 for work in &mut request.work {
                     let Work::Ask(questions, _) = work else { continue };
                     for question in questions {

@@ -251,7 +251,6 @@ pub(crate) struct Job {
     pub(crate) waits: bool,
     /// A modern server's word that comes back with the retry.
     pub(crate) state: Option<String>,
-    pub(crate) paused: bool,
 }
 
 impl Job {
@@ -268,7 +267,6 @@ impl Job {
             reports: 0,
             waits: false,
             state: None,
-            paused: false,
         }
     }
 

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::era;
+use crate::eras::capabilities;
 use crate::message;
+use crate::message::splice::{is_object, members};
 
 /// The revisions that a legacy client may speak, oldest first.
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -79,8 +80,7 @@ impl Client {
         let known = LEGACY_VERSIONS.contains(&requested.as_str());
         let version = if known { requested.clone() } else { LATEST_LEGACY.to_owned() };
         let raw = read.capabilities.map_or("{}", RawValue::get);
-        let capabilities: Value = serde_json::from_str(raw).unwrap_or_default();
-        let can = Can::read(&capabilities);
+        let can = Can::read(raw);
         let mut client = Self {
             // A copy, which does not hold on to all that was read from stdin with it.
             initialize: Bytes::copy_from_slice(initialize),
@@ -91,7 +91,7 @@ impl Client {
             answer: None,
             log_level: None,
             info: read.client_info.map(|info| info.get().into()),
-            capabilities: for_modern(raw, capabilities),
+            capabilities: capabilities::of_legacy_client(raw),
             meta: String::new(),
         };
         client.write_meta();
@@ -136,8 +136,16 @@ impl Client {
 }
 
 impl Can {
-    fn read(capabilities: &Value) -> Self {
-        let has = |path: &str| capabilities.pointer(path).is_some_and(Value::is_object);
+    /// Reads no further than the names that matter, so odd values elsewhere hide nothing.
+    fn read(capabilities: &str) -> Self {
+        let has = |path: &str| {
+            let names = path.split('/').skip(1);
+            let found = names.fold(Some(capabilities), |text, name| {
+                let [found] = members(text?, [name]).ok()?;
+                Some(found?.value)
+            });
+            found.is_some_and(is_object)
+        };
         let elicitation = has("/elicitation");
         Self {
             roots: has("/roots"),
@@ -149,23 +157,6 @@ impl Can {
             extensions: has("/extensions"),
         }
     }
-}
-
-/// The client's capabilities without what the modern era took out: the tasks of 2025-11-25, and `roots.listChanged`.
-fn for_modern(raw: &str, mut parsed: Value) -> String {
-    let Some(members) = parsed.as_object_mut() else { return "{}".into() };
-    let tasks = remove_tasks(members);
-    let roots = members.get_mut("roots").and_then(Value::as_object_mut);
-    let list_changed = roots.is_some_and(|roots| roots.remove("listChanged").is_some());
-    if tasks || list_changed { parsed.to_string() } else { raw.to_owned() }
-}
-
-/// Takes out the tasks of 2025-11-25 and the tasks extension of 2026-07-28: the two share names and mean different things. True if there
-/// were any.
-pub(super) fn remove_tasks(capabilities: &mut serde_json::Map<String, Value>) -> bool {
-    let extensions = capabilities.get_mut("extensions").and_then(Value::as_object_mut);
-    let extension = extensions.is_some_and(|extensions| extensions.remove("io.modelcontextprotocol/tasks").is_some());
-    capabilities.remove("tasks").is_some() || extension
 }
 
 #[cfg(test)]

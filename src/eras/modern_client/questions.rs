@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::request::{Abilities, Need};
-use super::text::{Object, Unreadable, With, is_object, members, string};
+use crate::message::splice::{Object, Unreadable, With, is_object, members, string};
 use crate::message::{INVALID_PARAMS, METHOD_NOT_FOUND};
 
 /// A question in the words of 2026-07-28 `InputRequest`.

@@ -5,11 +5,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::text::{Member, Object, Unreadable, With, is_object, members, string};
+use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, string};
 use crate::era;
 use crate::message::{self, INVALID_PARAMS};
 
@@ -206,22 +207,11 @@ impl<'a> Asked<'a> {
 
     /// Appends the parameters for a legacy server: without what only this era knows, with the bridge's own progress token.
     pub(super) fn write_legacy_params(&self, token: u64, out: &mut String) {
-        let mut meta = Object::new(self.meta.value);
-        for cut in self.meta_cuts {
-            meta.remove(cut);
-        }
-        if let Some(theirs) = self.token {
-            meta.replace(theirs, With::Text(token.to_string().into()));
-        }
         let mut params = Object::new(self.params);
         params.remove(self.responses);
         params.remove(self.state);
-        let meta = meta.into_string();
-        if meta.trim_matches(['{', '}', ' ', '\t', '\r', '\n']).is_empty() {
-            params.remove(Some(self.meta));
-        } else {
-            params.replace(self.meta, With::Text(meta.into()));
-        }
+        let token = self.token.map(|theirs| (theirs, token));
+        without_modern_meta(&mut params, self.meta, self.meta_cuts, token);
         params.write(out);
     }
 
@@ -245,6 +235,49 @@ impl<'a> Asked<'a> {
             (Some(retry), Some(first)) => retry == first || is_same_json(&retry, &first),
             _ => false,
         }
+    }
+}
+
+/// A notification without what only this era has in `_meta`. Most have none and pass as they are.
+pub(super) fn legacy_notification(line: Bytes) -> Bytes {
+    let stripped = || {
+        let whole = std::str::from_utf8(&line).ok()?;
+        let [params] = members(whole, ["params"]).ok()?;
+        let params = params?;
+        let [meta] = members(params.value, ["_meta"]).ok()?;
+        let meta = meta?;
+        let modern = members(meta.value, [VERSION, CLIENT_INFO, CAPABILITIES, LOG_LEVEL]).ok()?;
+        let mut message = Object::new(whole);
+        let mut inner = Object::new(params.value);
+        without_modern_meta(&mut inner, meta, modern, None);
+        message.replace(params, With::Object(inner));
+        Some(Bytes::from(message.into_string()))
+    };
+    if memchr::memmem::find(&line, b"io.modelcontextprotocol/").is_none() {
+        return line;
+    }
+    stripped().unwrap_or(line)
+}
+
+/// Cuts members out of `_meta`, gives it another token for progress, and takes it out when nothing is left.
+fn without_modern_meta<'a>(
+    params: &mut Object<'a>,
+    meta: Member<'a>,
+    cuts: [Option<Member<'a>>; 4],
+    token: Option<(Member<'a>, u64)>,
+) {
+    let mut inner = Object::new(meta.value);
+    for cut in cuts {
+        inner.remove(cut);
+    }
+    if let Some((theirs, ours)) = token {
+        inner.replace(theirs, With::Text(ours.to_string().into()));
+    }
+    let inner = inner.into_string();
+    if inner.trim_matches(['{', '}', ' ', '\t', '\r', '\n']).is_empty() {
+        params.remove(Some(meta));
+    } else {
+        params.replace(meta, With::Text(inner.into()));
     }
 }
 

@@ -18,7 +18,7 @@ use super::calls::{Asker, Call, Stored, cancelled};
 use super::questions::{self, Unasked};
 use super::request::{Abilities, Asked, Need, Refusal};
 use super::results;
-use super::text::{Object, is_object, members, string};
+use crate::message::splice::{Object, is_object, members, string};
 use super::{Due, ModernClient, Waiting, refuse};
 use crate::eras::translator::Effects;
 use crate::message::{self, BRIDGE_ERROR, Id, METHOD_NOT_FOUND, Request};
@@ -52,6 +52,8 @@ pub(super) struct OpenQuestion {
     need: Need,
     /// The server's id for it; `None` for a visit that an error demanded.
     pub(super) server_id: Option<Id>,
+    /// It came on the notification stream: another request may be the one that it belongs to.
+    pub(super) stray: bool,
     request: String,
 }
 
@@ -158,6 +160,7 @@ impl ModernClient {
             key: format!("{}-{serial}", question.kind).into(),
             need: question.need,
             server_id: Some(request.id.clone()),
+            stray: about.is_none(),
             request: question.request,
         });
         let begin = call.asker.is_some() && call.due.is_none();
@@ -189,6 +192,30 @@ impl ModernClient {
             .filter(|(_, call)| call.carries_questions() && !call.idle)
             .max_by_key(|(number, call)| (able(call), call.asker.is_some(), **number))
             .map(|(number, _)| *number)
+    }
+
+    /// The request that carried a question is over, and may not be the one that it belongs to: another carries it. Without one, the
+    /// server gets an error.
+    pub(super) fn carry_on(&mut self, question: OpenQuestion, why: &str, effects: &mut Effects) {
+        let Some(id) = question.server_id.clone() else { return };
+        let able = |call: &Call| {
+            call.carries_questions()
+                && !call.idle
+                && call.abilities.allow(question.need)
+                && call.questions.len() < MAX_QUESTIONS
+        };
+        let others = self.calls.iter().filter(|(_, call)| !self.gone && able(call));
+        let other = others.max_by_key(|(number, call)| (call.asker.is_some(), **number)).map(|(number, _)| *number);
+        let Some((number, call)) = other.and_then(|number| Some((number, self.calls.get_mut(&number)?))) else {
+            self.rounds.by_question.remove(&id);
+            return effects.to_session.push(message::error_response(Some(&id), BRIDGE_ERROR, why, None));
+        };
+        call.questions.push(question);
+        let begin = call.asker.is_some() && call.due.is_none();
+        self.rounds.by_question.insert(id, number);
+        if begin {
+            self.set_due(number, Some((self.now + GATHER, Due::Ask(number))));
+        }
     }
 
     /// The server needs no answer to this question any more.
@@ -264,9 +291,12 @@ impl ModernClient {
     pub(super) fn forget_all(&mut self, effects: &mut Effects) {
         let mut away: Vec<u64> = self.rounds.by_state.values().copied().collect();
         away.sort_unstable();
+        // Nobody else will be asked either.
+        let gone = std::mem::replace(&mut self.gone, true);
         for number in away {
             self.forget(number, "the client left before it answered", effects);
         }
+        self.gone = gone;
     }
 
     /// The answer came while the client was away.
@@ -414,6 +444,7 @@ impl ModernClient {
                 key: format!("elicitation-{serial}").into(),
                 need: Need::Url,
                 server_id: None,
+                stray: false,
                 request: format!("{{\"method\":\"elicitation/create\",\"params\":{}}}", params.into_string()),
             });
         }
