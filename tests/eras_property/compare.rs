@@ -203,7 +203,11 @@ impl Compare<'_> {
         self.questions(&direct, &bridged)?;
         self.reports("progress", direct.progress, bridged.progress)?;
         self.reports("log messages", direct.logs, bridged.logs)?;
+        let (plan, legacy) = (self.plan, self.legacy());
         let sorted = |mut notes: Vec<Tree>| {
+            // A request that ended with a refused question has nothing more to say.
+            let refused = |tag: usize| legacy && plan.asked(tag).is_refused(&plan.client);
+            notes.retain(|note| !note.get("tag").and_then(Tree::number).is_some_and(refused));
             notes.sort();
             notes
         };
@@ -372,7 +376,12 @@ impl Compare<'_> {
         if let Some(name) = bridged.questions.keys().find(|name| !direct.questions.contains_key(*name)) {
             return Err(format!("nobody asked question {name}"));
         }
-        same("withdrawn questions", &direct.withdrawn, &bridged.withdrawn)
+        let but_refused = |names: &BTreeSet<String>| {
+            let of = |name: &String| name.split_once('.').and_then(|(tag, _)| tag.parse().ok()).expect("a tag");
+            let names = names.iter().filter(|name| !self.plan.asked(of(name)).is_refused(&self.plan.client));
+            names.cloned().collect::<BTreeSet<_>>()
+        };
+        same("withdrawn questions", &but_refused(&direct.withdrawn), &but_refused(&bridged.withdrawn))
     }
 
     /// Progress and log messages.

@@ -450,7 +450,7 @@ impl play::Server for ServerSide<'_> {
                 self.pings.insert(id.clone());
                 vec![(None, format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"ping\"}}"))]
             }
-            Work::Note(raw) => vec![(Some(tag), record::note(*raw))],
+            Work::Note(raw) => vec![(Some(tag), record::note_about(tag, *raw))],
         }
     }
 

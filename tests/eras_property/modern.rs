@@ -427,7 +427,7 @@ impl play::Server for ServerSide<'_> {
             }
             Work::Pause => self.required(tag),
             Work::Ping => Vec::new(),
-            Work::Note(raw) => vec![(Some(tag), record::note(*raw))],
+            Work::Note(raw) => vec![(Some(tag), record::note_about(tag, *raw))],
         }
     }
 

@@ -307,7 +307,10 @@ prop_compose! {
         let method = METHODS[method];
         let bare = bare && method.ends_with("/list");
         let token = if bare { None } else { token };
-        if bare || (!legacy && !matches!(method, "tools/call" | "prompts/get" | "resources/read")) {
+        if bare {
+            work.clear();
+        }
+        if !legacy && !matches!(method, "tools/call" | "prompts/get" | "resources/read") {
             work.retain(|work| !matches!(work, Work::Ask(..) | Work::Pause));
         }
         let end = match end {
@@ -386,6 +389,15 @@ prop_compose! {
     ) -> Plan {
         let [roots, sampling, tools, form, url, extra] = can;
         let client = Client { version, roots, sampling, tools, form, url, extra };
+        let mut phases = phases;
+        if !legacy && !streams {
+            // As in a phase whose questions come aside.
+            for request in phases.iter_mut().flat_map(|phase| &mut phase.requests) {
+                if let End::Cancel(questions) = &mut request.end {
+                    questions.clear();
+                }
+            }
+        }
         let [subscribe, logging, extra] = offers;
         Plan { client, server: Server { lists, subscribe, logging, extra }, streams, phases, order }
     }

@@ -143,6 +143,11 @@ pub(crate) fn note(raw: usize) -> String {
     notification("notifications/com.example", &format!("{{\"raw\":{}}}", RAW[raw]))
 }
 
+/// One about a request.
+pub(crate) fn note_about(tag: usize, raw: usize) -> String {
+    notification("notifications/com.example", &format!("{{\"tag\":{tag},\"raw\":{}}}", RAW[raw]))
+}
+
 /// What a server says of a change, with members for its `_meta`, if it says so at all to one who wants `lists` and `uris`.
 pub(crate) fn change(change: Change, meta: &str, lists: [bool; 3], uris: &BTreeSet<String>) -> Option<String> {
     match change {
