@@ -64,6 +64,8 @@ impl Compare<'_> {
     }
 
     pub(crate) fn all(&mut self, direct: (AtClient, AtServer), bridged: (AtClient, AtServer)) -> Check {
+        let batches = self.legacy() && self.plan.client.version == "2025-03-26";
+        self.meet_if("batches", batches && self.plan.phases.iter().any(|phase| phase.batch));
         self.servers(direct.1, bridged.1)?;
         self.clients(direct.0, bridged.0)
     }
@@ -395,6 +397,9 @@ impl Compare<'_> {
             let away = report.get("away").or_else(|| report.at(&["data", "away"]));
             away.is_some_and(|away| away.json() == "true")
         };
+        let (plan, legacy) = (self.plan, self.legacy());
+        // Those that came while the request had its stream, or nobody can say which one had.
+        let carried = |tag: usize| plan.phases[tag / 100].aside || !(plan.streams || legacy);
         let firm = |reports: &[Tree]| {
             reports.iter().filter(|report| !is_away(report)).cloned().collect::<Vec<_>>()
         };
@@ -406,8 +411,7 @@ impl Compare<'_> {
             }
             self.meet_if("reports while the client is asked", bridged.len() < direct.len());
             let (one, other) = (firm(&direct), firm(&bridged));
-            let aside = self.plan.phases[tag / 100].aside || !self.plan.streams;
-            if aside {
+            if carried(tag) {
                 // Another request may have carried a question, or this one, and nobody waited meanwhile.
                 self.meet_if("messages without a stream", one != other);
                 if let Some(odd) = other.iter().find(|report| !one.contains(report)).filter(|_| self.legacy()) {

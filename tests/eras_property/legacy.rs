@@ -25,6 +25,7 @@ pub(crate) struct Client<'a> {
     settings: usize,
     open: BTreeMap<String, (For, &'static str)>,
     phase: usize,
+    ready: Vec<String>,
     /// Questions that it keeps open, by name.
     unanswered: BTreeMap<String, String>,
     /// Visits under way.
@@ -40,6 +41,7 @@ impl<'a> Client<'a> {
             settings: 0,
             open: BTreeMap::new(),
             phase: 0,
+            ready: Vec::new(),
             unanswered: BTreeMap::new(),
             visiting: BTreeSet::new(),
         }
@@ -101,7 +103,8 @@ impl<'a> Client<'a> {
         self.heard.questions.entry(name.clone()).or_default().push(params);
         if let Some(tag) = name.strip_suffix(".visit") {
             let End::Visit(agrees) = self.plan.asked(tag.parse().expect("a tag")).end else { panic!("no visit") };
-            return vec![result(id, if agrees { r#"{"action":"accept"}"# } else { r#"{"action":"decline"}"# })];
+            self.ready.push(result(id, if agrees { r#"{"action":"accept"}"# } else { r#"{"action":"decline"}"# }));
+            return Vec::new();
         }
         let question = self.plan.question(&name);
         assert_eq!(method, method_of(question.kind));
@@ -109,11 +112,11 @@ impl<'a> Client<'a> {
         match question.answer {
             Answer::Never => {
                 self.unanswered.insert(name, id.to_owned());
-                Vec::new()
             }
-            Answer::Refuse => vec![error(id, -1, "")],
-            _ => vec![result(id, &answer(question))],
+            Answer::Refuse => self.ready.push(error(id, -1, "")),
+            _ => self.ready.push(result(id, &answer(question))),
         }
+        Vec::new()
     }
 
     fn notification(&mut self, method: &str, message: &Tree) -> Vec<String> {
@@ -220,6 +223,10 @@ impl play::Client for Client<'_> {
 
     fn batches(&self) -> bool {
         self.plan.client.version == "2025-03-26"
+    }
+
+    fn ready(&mut self) -> &mut Vec<String> {
+        &mut self.ready
     }
 
     fn heard(self: Box<Self>) -> AtClient {
@@ -415,7 +422,7 @@ impl play::Server for ServerSide<'_> {
     }
 
     fn runnable(&self) -> Vec<usize> {
-        let jobs = self.jobs.iter().filter(|(_, job)| job.open.is_empty() && !job.waits).map(|(tag, _)| *tag);
+        let jobs = self.jobs.iter().filter(|(_, job)| (job.open.is_empty() || job.meanwhile > 0) && !job.waits).map(|(tag, _)| *tag);
         let visits = self.visits.iter().filter(|(_, told)| !**told).map(|(tag, _)| *tag);
         jobs.chain(visits).collect()
     }
@@ -431,6 +438,11 @@ impl play::Server for ServerSide<'_> {
             return vec![(None, line)];
         }
         let Some(job) = self.jobs.get_mut(&tag) else { return Vec::new() };
+        if job.meanwhile > 0 {
+            job.meanwhile -= 1;
+            let level = job.meanwhile.is_multiple_of(2).then_some(7);
+            return self.report(tag, level, true);
+        }
         let Some(work) = asked.work.get(job.at) else { return self.end(tag) };
         job.at += 1;
         match work {
@@ -438,11 +450,8 @@ impl play::Server for ServerSide<'_> {
             Work::Log(level) => self.report(tag, Some(*level), false),
             Work::Ask(questions, meanwhile) => {
                 let questions = job.next_questions(self.plan, tag, questions);
-                let mut said: Said = questions.iter().map(|(name, question)| self.ask(tag, name, question)).collect();
-                for n in 0..*meanwhile {
-                    said.extend(self.report(tag, n.is_multiple_of(2).then_some(7), true));
-                }
-                said
+                job.meanwhile = *meanwhile;
+                questions.iter().map(|(name, question)| self.ask(tag, name, question)).collect()
             }
             Work::Ping | Work::Pause => {
                 self.last += 1;

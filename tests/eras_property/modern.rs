@@ -32,6 +32,7 @@ pub(crate) struct Client<'a> {
     listens: usize,
     open: BTreeMap<String, For>,
     phase: usize,
+    ready: Vec<String>,
     wants: Wants,
     /// Questions that it left for a later retry.
     left: BTreeSet<String>,
@@ -46,6 +47,7 @@ impl<'a> Client<'a> {
             listens: 0,
             open: BTreeMap::new(),
             phase: 0,
+            ready: Vec::new(),
             wants: Wants::default(),
             left: BTreeSet::new(),
         }
@@ -174,7 +176,8 @@ impl play::Client for Client<'_> {
     }
 
     fn heard_all(&self, tag: usize) -> bool {
-        self.open.values().any(|what| matches!(what, For::Tag(one) if *one == tag))
+        let said = |id: &str| !self.ready.iter().any(|line| line.contains(&format!("\"id\":{id},\"method\"")));
+        self.open.iter().any(|(id, what)| matches!(what, For::Tag(one) if *one == tag) && said(id))
     }
 
     fn cancel(&mut self, tag: usize) -> Option<String> {
@@ -211,7 +214,10 @@ impl play::Client for Client<'_> {
                 outcome.take("jsonrpc");
                 let kind = outcome.at(&["result", "resultType"]).and_then(Tree::text).map(str::to_owned);
                 match (what, kind.as_deref()) {
-                    (For::Tag(tag), Some("input_required")) => return self.required(tag, &outcome),
+                    (For::Tag(tag), Some("input_required")) => {
+                        let retry = self.required(tag, &outcome);
+                        self.ready.extend(retry);
+                    }
                     (For::Tag(tag), _) => self.heard.outcomes.entry(tag).or_default().push(outcome),
                     (For::Setting, _) => self.heard.hello.push(outcome),
                 }
@@ -226,6 +232,10 @@ impl play::Client for Client<'_> {
 
     fn batches(&self) -> bool {
         false
+    }
+
+    fn ready(&mut self) -> &mut Vec<String> {
+        &mut self.ready
     }
 
     fn heard(self: Box<Self>) -> AtClient {

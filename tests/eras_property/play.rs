@@ -9,6 +9,8 @@ use crate::{legacy, modern};
 
 /// Turns of one phase: many times more than it has messages.
 const MAX_TURNS: usize = 5000;
+/// So long somebody may be slow.
+const MOMENT: Duration = Duration::from_millis(100);
 /// What comes later than this waits for somebody who has gone.
 const SOON: Duration = Duration::from_secs(60);
 /// All that waits for somebody has been given up.
@@ -25,6 +27,8 @@ pub(crate) trait Client {
     fn hear(&mut self, line: &str) -> Vec<String>;
     fn enter(&mut self, phase: usize);
     fn batches(&self) -> bool;
+    /// Answers to questions, and retries, that it has ready.
+    fn ready(&mut self) -> &mut Vec<String>;
     fn heard(self: Box<Self>) -> AtClient;
 }
 
@@ -45,6 +49,10 @@ enum Turn {
     Step(usize),
     Change,
     Cancel(usize),
+    /// The client has made up its mind.
+    Answer(usize),
+    /// Time passes, although there is something to do.
+    Wait(Duration),
 }
 
 pub(crate) fn play(plan: &Plan, way: Way, legacy: bool) -> (AtClient, AtServer) {
@@ -88,6 +96,11 @@ pub(crate) fn play(plan: &Plan, way: Way, legacy: bool) -> (AtClient, AtServer) 
             next.extend((!changes.is_empty()).then_some(Turn::Change));
             let waiting = server.waits_for_cancel();
             next.extend(waiting.iter().filter(|tag| client.heard_all(**tag)).map(|tag| Turn::Cancel(*tag)));
+            next.extend((0..client.ready().len()).map(Turn::Answer));
+            let moment = link.next_deadline().filter(|due| *due <= link.now + MOMENT);
+            if !next.is_empty() {
+                next.extend(moment.map(Turn::Wait));
+            }
             if next.is_empty() {
                 let soon = link.next_deadline().filter(|due| *due <= link.now + SOON);
                 let over = client.is_done() && server.is_done();
@@ -112,6 +125,11 @@ pub(crate) fn play(plan: &Plan, way: Way, legacy: bool) -> (AtClient, AtServer) 
                     let said = server.step(tag);
                     link.from_server(said);
                 }
+                Turn::Answer(place) => {
+                    let line = client.ready().remove(place);
+                    link.from_client(line);
+                }
+                Turn::Wait(due) => link.tick(due),
                 Turn::Cancel(tag) => {
                     if let Some(line) = client.cancel(tag) {
                         link.from_client(line);

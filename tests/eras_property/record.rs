@@ -252,6 +252,8 @@ pub(crate) struct Job {
     /// Names of open questions, by what names them on the wire.
     pub(crate) open: BTreeMap<String, String>,
     pub(crate) reports: usize,
+    /// Reports to come before it waits for answers.
+    pub(crate) meanwhile: usize,
     /// It is for the client to go on.
     pub(crate) waits: bool,
     /// A modern server's word that comes back with the retry.
@@ -270,6 +272,7 @@ impl Job {
             place: 0,
             open: BTreeMap::new(),
             reports: 0,
+            meanwhile: 0,
             waits: false,
             state: None,
         }
