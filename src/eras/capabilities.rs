@@ -43,7 +43,10 @@ mod tests {
         let text = r#"{"z":{"n":1e400},"roots":{"listChanged":true},"tasks":{"a":1},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}"#;
         let gone = r#"{"z":{"n":1e400},"roots":{},"extensions":{"a/b":{}}}"#;
         assert_eq!(of_legacy_client(text), gone, "order and numbers stay");
-        assert_eq!(without_tasks(text), gone.replace("{}", r#"{"listChanged":true}"#).replacen(r#""a/b":{"listChanged":true}"#, r#""a/b":{}"#, 1));
+        assert_eq!(
+            without_tasks(text),
+            gone.replace("{}", r#"{"listChanged":true}"#).replacen(r#""a/b":{"listChanged":true}"#, r#""a/b":{}"#, 1)
+        );
         for text in ["{}", r#"{"roots":[],"extensions":1}"#] {
             assert_eq!(of_legacy_client(text), text);
         }

@@ -422,6 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_discovery_says_more_is_in_the_answer_to_initialize() {
+        let mut client = LegacyClient::new(&Settings { nonce: "n".into(), ..Settings::default() }, None);
+        say(
+            &mut client,
+            r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{}}}"#,
+        );
+        let found = r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e1","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}},"instructions":"\u0041","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"},"x":1e400},"a/b":{"c":1.0}}}"#;
+        let heard = hear(&mut client, found);
+        assert_eq!(
+            text(&heard.to_client[0]),
+            r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"},"resultType":"complete","capabilities":{"tools":{},"extensions":{"a/b":{}}},"instructions":"\u0041","_meta":{"x":1e400},"a/b":{"c":1.0}}}"#
+        );
+    }
+
+    #[test]
     fn the_state_goes_back_to_the_byte() {
         let mut client = open("{}");
         say(&mut client, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#);

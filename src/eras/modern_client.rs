@@ -231,7 +231,7 @@ impl ModernClient {
     ) {
         let method = &*request.method;
         if method == "server/discover" {
-            let result = self.facts().map(Facts::discovery).unwrap_or("{}");
+            let result = self.facts().map_or("{}", Facts::discovery);
             return effects.to_client.push(message::result_response(&request.id, result));
         }
         if opening::is_of_other_era(method) {

@@ -33,10 +33,7 @@ pub enum Unreadable {
 }
 
 /// The members with these names, in their order; `None` for one that is missing.
-pub fn members<'a, const N: usize>(
-    object: &'a str,
-    names: [&str; N],
-) -> Result<[Option<Member<'a>>; N], Unreadable> {
+pub fn members<'a, const N: usize>(object: &'a str, names: [&str; N]) -> Result<[Option<Member<'a>>; N], Unreadable> {
     let mut reader = serde_json::Deserializer::from_str(object);
     let read = Wanted { object, names }.deserialize(&mut reader).map_err(|_| Unreadable::NotObject)?;
     read.ok_or(Unreadable::Twice)

@@ -77,7 +77,8 @@ impl Compare<'_> {
         self.requests(direct.requests, bridged.requests)?;
         self.answers(&direct.answers, &bridged.answers)?;
         let refused = |tag: &usize| self.legacy() && self.plan.asked(*tag).is_refused(&self.plan.client);
-        let but_refused = |all: &BTreeSet<usize>| all.iter().copied().filter(|tag| !refused(tag)).collect::<BTreeSet<_>>();
+        let but_refused =
+            |all: &BTreeSet<usize>| all.iter().copied().filter(|tag| !refused(tag)).collect::<BTreeSet<_>>();
         same("cancelled requests", &but_refused(&direct.cancelled), &but_refused(&bridged.cancelled))?;
         let mut notes = Vec::new();
         for mut note in bridged.notes {
@@ -264,7 +265,9 @@ impl Compare<'_> {
             let bridged = bridged.remove(&tag).unwrap_or_default();
             let asked = self.plan.asked(tag);
             same(&format!("responses to request {tag}"), &direct.len(), &bridged.len())?;
-            let (Some(direct), Some(bridged)) = (direct.into_iter().next(), bridged.into_iter().next()) else { continue };
+            let (Some(direct), Some(bridged)) = (direct.into_iter().next(), bridged.into_iter().next()) else {
+                continue;
+            };
             if self.legacy() && asked.is_refused(&self.plan.client) {
                 let code = bridged.at(&["error", "code"]).map(Tree::json);
                 if code.as_deref() == Some("-32001") {
@@ -341,7 +344,8 @@ impl Compare<'_> {
                 }
                 error.put("code", Tree::Word(new.to_string()));
             }
-        } else if code == -32603 && error.get("message").and_then(Tree::text).is_some_and(|text| text.contains("visit")) {
+        } else if code == -32603 && error.get("message").and_then(Tree::text).is_some_and(|text| text.contains("visit"))
+        {
             *error = Tree::parse("{\"code\":-32603}");
             return;
         }
@@ -357,21 +361,25 @@ impl Compare<'_> {
             let heard = bridged.questions.get(name);
             let aside = self.plan.phases[tag / 100].aside || !self.plan.streams;
             match heard {
-                None if self.legacy() && (!asked.carries() || asked.is_refused(&self.plan.client)) => continue,
+                None if self.legacy() && (!asked.carries() || asked.is_refused(&self.plan.client)) => {}
                 None => return Err(format!("the client never heard question {name}")),
                 Some(heard) => {
                     self.meet_if("rounds", heard.len() > 1);
-                    let later = !name.ends_with(".visit") && self.plan.question(name).answer == Answer::Later;
+                    let later = !is_visit(name) && self.plan.question(name).answer == Answer::Later;
                     if heard.len() != direct.len() && !aside && !later && !self.legacy() {
                         let others = asked.questions().any(|question| question.answer == Answer::Later);
-                        same(&format!("times that question {name} was heard"), &(direct.len(), others), &(heard.len(), true))?;
+                        same(
+                            &format!("times that question {name} was heard"),
+                            &(direct.len(), others),
+                            &(heard.len(), true),
+                        )?;
                     }
                     self.meet_if("questions by another request", aside && asked.carries() && self.legacy());
                     for heard in heard {
                         same(&format!("question {name}"), &direct[0], heard)?;
                     }
                     self.meet_if("elicitationId", self.legacy() && direct[0].get("mode").is_some());
-                    self.meet_if("a visit by error -32042", name.ends_with(".visit"));
+                    self.meet_if("a visit by error -32042", is_visit(name));
                 }
             }
         }
@@ -400,9 +408,7 @@ impl Compare<'_> {
         let (plan, legacy) = (self.plan, self.legacy());
         // Those that came while the request had its stream, or nobody can say which one had.
         let carried = |tag: usize| plan.phases[tag / 100].aside || !(plan.streams || legacy);
-        let firm = |reports: &[Tree]| {
-            reports.iter().filter(|report| !is_away(report)).cloned().collect::<Vec<_>>()
-        };
+        let firm = |reports: &[Tree]| reports.iter().filter(|report| !is_away(report)).cloned().collect::<Vec<_>>();
         for (tag, direct) in direct {
             let bridged = bridged.remove(&tag).unwrap_or_default();
             let asked = self.plan.asked(tag);
@@ -433,7 +439,9 @@ impl Compare<'_> {
 
     fn acknowledged(&mut self, direct: BTreeMap<usize, Tree>, bridged: BTreeMap<usize, Tree>) -> Check {
         for (number, direct) in direct {
-            let Some(bridged) = bridged.get(&number) else { return Err(format!("listen {number} was not acknowledged")) };
+            let Some(bridged) = bridged.get(&number) else {
+                return Err(format!("listen {number} was not acknowledged"));
+            };
             let uris = |filter: &Tree| {
                 let uris = filter.get("resourceSubscriptions").map(Tree::items).unwrap_or_default();
                 uris.iter().cloned().collect::<BTreeSet<_>>()
@@ -448,4 +456,9 @@ impl Compare<'_> {
         }
         Ok(())
     }
+}
+
+/// The name of the question that an error demanded.
+fn is_visit(name: &str) -> bool {
+    name.strip_suffix(".visit").is_some()
 }

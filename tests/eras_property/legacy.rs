@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::play::{self, Client as _};
 use crate::plan::{Answer, Change, End, LEVELS, Plan, Server, Setting, URIS, Work};
+use crate::play::{self, Client as _};
 use crate::record::{
     self, AtClient, AtServer, Job, Said, answer, change, error, error_data, id, log, method_of, notification, progress,
     question_params, quote, request, result, the_result,
@@ -186,7 +186,11 @@ impl play::Client for Client<'_> {
         };
         let meta = if asked.meta { r#""com.example/x":1.0,"traceparent":"00-\u0041""# } else { "" };
         let comma = if token.is_empty() || meta.is_empty() { "" } else { "," };
-        let meta = if asked.meta || !token.is_empty() { format!("\"_meta\":{{{token}{comma}{meta}}},") } else { String::new() };
+        let meta = if asked.meta || !token.is_empty() {
+            format!("\"_meta\":{{{token}{comma}{meta}}},")
+        } else {
+            String::new()
+        };
         request(&id, asked.method, &format!("{{{meta}{}}}", record::params(asked, tag)))
     }
 
@@ -374,7 +378,9 @@ impl<'a> ServerSide<'a> {
         let Some(job) = self.jobs.get_mut(&tag) else { return Vec::new() };
         job.reports += 1;
         let line = match level {
-            Some(level) => (logs && least.is_some_and(|least| level >= least)).then(|| log(level, tag, job.reports, away)),
+            Some(level) => {
+                (logs && least.is_some_and(|least| level >= least)).then(|| log(level, tag, job.reports, away))
+            }
             None => job.token.as_ref().map(|token| progress(token, tag, job.reports, away)),
         };
         line.map(|line| (Some(tag), line)).into_iter().collect()
@@ -422,7 +428,11 @@ impl play::Server for ServerSide<'_> {
     }
 
     fn runnable(&self) -> Vec<usize> {
-        let jobs = self.jobs.iter().filter(|(_, job)| (job.open.is_empty() || job.meanwhile > 0) && !job.waits).map(|(tag, _)| *tag);
+        let jobs = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| (job.open.is_empty() || job.meanwhile > 0) && !job.waits)
+            .map(|(tag, _)| *tag);
         let visits = self.visits.iter().filter(|(_, told)| !**told).map(|(tag, _)| *tag);
         jobs.chain(visits).collect()
     }

@@ -52,43 +52,31 @@ impl Link {
         let modern = Box::new(ModernClient::new(&settings("m")));
         let (near, far): (Box<dyn Translator>, Box<dyn Translator>) =
             if way == Way::Modern { (modern, legacy) } else { (legacy, modern) };
-        Self {
-            way,
-            now: Duration::ZERO,
-            near,
-            far,
-            queue: VecDeque::new(),
-            streams,
-            ids: BTreeMap::new(),
-        }
+        Self { way, now: Duration::ZERO, near, far, queue: VecDeque::new(), streams, ids: BTreeMap::new() }
     }
 
-    pub(crate) fn from_client(&mut self, line: String) {
+    pub(crate) fn client_says(&mut self, line: String) {
         self.queue.push_back(if self.way == Way::Direct { To::Server(line) } else { To::Near(line, true, None) });
     }
 
-    pub(crate) fn from_server(&mut self, said: Said) {
+    pub(crate) fn server_says(&mut self, said: Said) {
         for (about, line) in said {
             self.queue.push_back(if self.way == Way::Direct { To::Client(line) } else { To::Far(line, false, about) });
         }
     }
 
     /// Lets all that is under way arrive. The two give what they say at once.
-    pub(crate) fn pump(
-        &mut self,
-        client: &mut dyn FnMut(&str) -> Vec<String>,
-        server: &mut dyn FnMut(&str) -> Said,
-    ) {
+    pub(crate) fn pump(&mut self, client: &mut dyn FnMut(&str) -> Vec<String>, server: &mut dyn FnMut(&str) -> Said) {
         for _ in 0..MAX_CROSSING {
             let Some(next) = self.queue.pop_front() else { return };
             match next {
                 To::Server(line) => {
                     let said = server(&line);
-                    self.from_server(said);
+                    self.server_says(said);
                 }
                 To::Client(line) => {
                     for line in client(&line) {
-                        self.from_client(line);
+                        self.client_says(line);
                     }
                 }
                 To::Near(line, from_client, about) => self.through(true, line, from_client, about),
@@ -168,7 +156,7 @@ fn check_wire(line: &str, legacy: bool, from_client: bool) {
     let message = Tree::parse(line);
     let Some(method) = message.get("method").and_then(Tree::text) else {
         let Some(result) = message.get("result") else { return };
-        assert!(!(from_client && !legacy), "a modern client gives no results: {line}");
+        assert!((!from_client || legacy), "a modern client gives no results: {line}");
         let kind = result.get("resultType").and_then(Tree::text);
         assert!(from_client || legacy || kind.is_some(), "a modern result says what it is: {line}");
         assert!(!legacy || kind != Some("input_required"), "{line}");
@@ -180,13 +168,19 @@ fn check_wire(line: &str, legacy: bool, from_client: bool) {
     } else {
         matches!(
             method,
-            "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
-                | "notifications/initialized" | "notifications/elicitation/complete" | "notifications/roots/list_changed"
+            "initialize"
+                | "ping"
+                | "logging/setLevel"
+                | "resources/subscribe"
+                | "resources/unsubscribe"
+                | "notifications/initialized"
+                | "notifications/elicitation/complete"
+                | "notifications/roots/list_changed"
         )
     };
     assert!(!other_era, "of the other era: {line}");
     let version = message.at(&["params", "_meta", &format!("{TICK}protocolVersion")]);
     assert!(!legacy || version.is_none(), "{line}");
-    assert!(legacy || !(from_client && is_request) || version.is_some(), "{line}");
+    assert!(legacy || !from_client || !is_request || version.is_some(), "{line}");
     assert!(legacy || from_client || !is_request, "a modern server asks nothing: {line}");
 }

@@ -43,8 +43,8 @@ fn check(plan: &Plan, way: Way, met: &mut Met) -> Result<(), TestCaseError> {
 fn any_dialogue(way: Way) -> Met {
     let met = RefCell::new(BTreeSet::new());
     let config = ProptestConfig { cases: DIALOGUES, failure_persistence: None, ..ProptestConfig::default() };
-    let run = TestRunner::new(config)
-        .run(&plan::plan(way == Way::Legacy), |plan| check(&plan, way, &mut met.borrow_mut()));
+    let run =
+        TestRunner::new(config).run(&plan::plan(way == Way::Legacy), |plan| check(&plan, way, &mut met.borrow_mut()));
     if let Err(failure) = run {
         panic!("{failure}");
     }

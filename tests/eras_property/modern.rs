@@ -199,7 +199,10 @@ impl play::Client for Client<'_> {
                 if self.heard.take_notification(self.phase, &message) {
                     return Vec::new();
                 }
-                assert_eq!(message.get("method").and_then(Tree::text), Some("notifications/subscriptions/acknowledged"));
+                assert_eq!(
+                    message.get("method").and_then(Tree::text),
+                    Some("notifications/subscriptions/acknowledged")
+                );
                 let params = message.get("params").expect("parameters");
                 let id = params.at(&["_meta", &format!("{TICK}subscriptionId")]).and_then(Tree::text);
                 let number = id.and_then(|id| id.strip_prefix("listen-")?.parse().ok()).expect("a subscription");
@@ -337,7 +340,9 @@ impl<'a> ServerSide<'a> {
         let Some(job) = self.jobs.get_mut(&tag) else { return Vec::new() };
         job.reports += 1;
         let line = match level {
-            Some(level) => (logs && job.level.is_some_and(|least| level >= least)).then(|| log(level, tag, level, false)),
+            Some(level) => {
+                (logs && job.level.is_some_and(|least| level >= least)).then(|| log(level, tag, level, false))
+            }
             None => job.token.as_ref().map(|token| progress(token, tag, job.at, false)),
         };
         line.map(|line| (Some(tag), line)).into_iter().collect()
@@ -401,9 +406,9 @@ impl play::Server for ServerSide<'_> {
 
     fn is_done(&self) -> bool {
         // One whose client went away leaves nothing open at the server.
-        self.jobs.iter().all(|(tag, job)| {
-            job.waits && matches!(&self.plan.asked(*tag).end, End::Cancel(_)) && !job.open.is_empty()
-        })
+        self.jobs
+            .iter()
+            .all(|(tag, job)| job.waits && matches!(&self.plan.asked(*tag).end, End::Cancel(_)) && !job.open.is_empty())
     }
 
     fn change(&mut self, one: Change) -> Said {

@@ -4,8 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// The levels of a log, the most verbose first.
-pub(crate) const LEVELS: [&str; 8] =
-    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+pub(crate) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 /// Resources. The server tells of no changes to the last.
 pub(crate) const URIS: [&str; 4] = ["x:a", "x:b", "y:\u{e9} \"", "x:refused"];
 pub(crate) const METHODS: [&str; 9] = [
@@ -264,7 +263,8 @@ impl Plan {
 }
 
 fn question(legacy: bool) -> impl Strategy<Value = Question> {
-    let kind = prop_oneof![Just(Kind::Form), Just(Kind::Roots), Just(Kind::Sampling), Just(Kind::Tools), Just(Kind::Url)];
+    let kind =
+        prop_oneof![Just(Kind::Form), Just(Kind::Roots), Just(Kind::Sampling), Just(Kind::Tools), Just(Kind::Url)];
     let last = if legacy { Answer::Refuse } else { Answer::Later };
     let answer = prop_oneof![4 => Just(Answer::Accept), 2 => Just(Answer::Decline), 1 => Just(last)];
     (kind, 0..RAW.len(), answer).prop_map(|(kind, raw, answer)| Question { kind, raw, answer })

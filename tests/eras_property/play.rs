@@ -68,14 +68,14 @@ pub(crate) fn play(plan: &Plan, way: Way, legacy: bool) -> (AtClient, AtServer) 
         };
     }
     for line in client.begin() {
-        link.from_client(line);
+        link.client_says(line);
     }
     pump!();
     for (at, phase) in plan.phases.iter().enumerate() {
         client.enter(at);
         for setting in &phase.before {
             for line in client.set(setting) {
-                link.from_client(line);
+                link.client_says(line);
             }
             pump!();
         }
@@ -83,7 +83,7 @@ pub(crate) fn play(plan: &Plan, way: Way, legacy: bool) -> (AtClient, AtServer) 
         let mut changes = phase.changes.clone();
         if phase.batch && client.batches() {
             let lines: Vec<String> = std::mem::take(&mut tags).into_iter().rev().map(|tag| client.start(tag)).collect();
-            link.from_client(format!("[{}]", lines.join(",")));
+            link.client_says(format!("[{}]", lines.join(",")));
         }
         let end = link.now + LATE;
         let mut turns = 0;
@@ -115,24 +115,24 @@ pub(crate) fn play(plan: &Plan, way: Way, legacy: bool) -> (AtClient, AtServer) 
             match next.swap_remove(which) {
                 Turn::Start => {
                     let line = client.start(tags.pop().expect("there is one"));
-                    link.from_client(line);
+                    link.client_says(line);
                 }
                 Turn::Change => {
                     let said = server.change(changes.remove(0));
-                    link.from_server(said);
+                    link.server_says(said);
                 }
                 Turn::Step(tag) => {
                     let said = server.step(tag);
-                    link.from_server(said);
+                    link.server_says(said);
                 }
                 Turn::Answer(place) => {
                     let line = client.ready().remove(place);
-                    link.from_client(line);
+                    link.client_says(line);
                 }
                 Turn::Wait(due) => link.tick(due),
                 Turn::Cancel(tag) => {
                     if let Some(line) = client.cancel(tag) {
-                        link.from_client(line);
+                        link.client_says(line);
                     }
                 }
             }

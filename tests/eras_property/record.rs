@@ -96,7 +96,9 @@ pub(crate) fn question_params(question: &Question, name: &str, legacy: bool) -> 
         Kind::Sampling => r#","messages":[],"maxTokens":1.0e1"#.into(),
         Kind::Tools => r#","messages":[],"maxTokens":1,"tools":[{"name":"x"}],"toolChoice":{"mode":"auto"}"#.into(),
         Kind::Form => r#","message":"m\u0041","requestedSchema":{"type":"object","properties":{}}"#.into(),
-        Kind::Url if legacy => format!(r#","mode":"url","message":"m","url":"https://x.test/é","elicitationId":{name}"#),
+        Kind::Url if legacy => {
+            format!(r#","mode":"url","message":"m","url":"https://x.test/é","elicitationId":{name}"#)
+        }
         Kind::Url => r#","mode":"url","message":"m","url":"https://x.test/é""#.into(),
     };
     format!("{{\"q\":{name},\"raw\":{raw}{own}}}")
@@ -128,14 +130,18 @@ pub(crate) fn error_data(tag: usize, data: bool) -> String {
 
 /// A report on a request: progress, or a log message.
 pub(crate) fn progress(token: &Tree, tag: usize, n: usize, away: bool) -> String {
-    let params =
-        format!("{{\"progressToken\":{},\"progress\":{n}.0,\"message\":\"é\",\"tag\":{tag},\"away\":{away}}}", token.json());
+    let params = format!(
+        "{{\"progressToken\":{},\"progress\":{n}.0,\"message\":\"é\",\"tag\":{tag},\"away\":{away}}}",
+        token.json()
+    );
     notification("notifications/progress", &params)
 }
 
 pub(crate) fn log(level: usize, tag: usize, n: usize, away: bool) -> String {
     let level = LEVELS[level];
-    let data = format!("{{\"level\":\"{level}\",\"logger\":\"\\u0041\",\"data\":{{\"tag\":{tag},\"n\":{n}.0,\"away\":{away}}}}}");
+    let data = format!(
+        "{{\"level\":\"{level}\",\"logger\":\"\\u0041\",\"data\":{{\"tag\":{tag},\"n\":{n}.0,\"away\":{away}}}}}"
+    );
     notification("notifications/message", &data)
 }
 
@@ -181,9 +187,8 @@ impl AtServer {
             let all = plan.phases.iter().enumerate().flat_map(|(at, phase)| {
                 phase.requests.iter().enumerate().map(move |(place, asked)| (at * 100 + place, asked))
             });
-            let mut alike = all.filter(|(tag, asked)| {
-                asked.bare && asked.method == method && !self.requests.contains_key(tag)
-            });
+            let mut alike =
+                all.filter(|(tag, asked)| asked.bare && asked.method == method && !self.requests.contains_key(tag));
             alike.next().unwrap_or_else(|| panic!("nobody asked {method}")).0
         });
         let mut seen = Tree::empty();
@@ -279,7 +284,12 @@ impl Job {
     }
 
     /// The questions of these that the client can be asked, with their names.
-    pub(crate) fn next_questions(&mut self, plan: &Plan, tag: usize, questions: &[Question]) -> Vec<(String, Question)> {
+    pub(crate) fn next_questions(
+        &mut self,
+        plan: &Plan,
+        tag: usize,
+        questions: &[Question],
+    ) -> Vec<(String, Question)> {
         let mut asked = Vec::new();
         for question in questions {
             if plan.client.can(question.kind) {
@@ -291,7 +301,7 @@ impl Job {
     }
 }
 
-pub(crate) fn never_asked<'a>(plan: &'a Plan, tag: usize) -> impl Iterator<Item = String> + 'a {
+pub(crate) fn never_asked(plan: &Plan, tag: usize) -> impl Iterator<Item = String> + '_ {
     let asked = plan.asked(tag);
     let before = asked.questions().count();
     let last: &[Question] = if let End::Cancel(questions) = &asked.end { questions } else { &[] };

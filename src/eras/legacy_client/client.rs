@@ -139,9 +139,8 @@ impl Can {
     /// Reads no further than the names that matter, so odd values elsewhere hide nothing.
     fn read(capabilities: &str) -> Self {
         let has = |path: &str| {
-            let names = path.split('/').skip(1);
-            let found = names.fold(Some(capabilities), |text, name| {
-                let [found] = members(text?, [name]).ok()?;
+            let found = path.split('/').skip(1).try_fold(capabilities, |text, name| {
+                let [found] = members(text, [name]).ok()?;
                 Some(found?.value)
             });
             found.is_some_and(is_object)
@@ -203,6 +202,13 @@ mod tests {
         assert!(one.meta().ends_with(r#","io.modelcontextprotocol/logLevel":"warning""#));
         let tasks = client(r#"{"capabilities":{"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}}"#);
         assert!(tasks.meta().ends_with(r#":{"extensions":{"a/b":{}}}"#), "{}", tasks.meta());
+        let odd = client(r#"{"capabilities":{"z":{"n":1e400},"roots":{"listChanged":true},"a":1}}"#);
+        assert!(
+            odd.meta().ends_with(r#":{"z":{"n":1e400},"roots":{},"a":1}"#),
+            "order and numbers stay: {}",
+            odd.meta()
+        );
+        assert!(odd.can.roots);
         let raw = r#"{"experimental":{"a":{"n":12345678901234567890123}}}"#;
         assert!(client(&format!(r#"{{"capabilities":{raw}}}"#)).meta().ends_with(raw), "else untouched");
     }

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use super::request::{Abilities, Asked, LogLevel};
 use super::results;
 use super::rounds::OpenQuestion;
-use crate::message::splice::{Object, With, is_object, members};
 use super::{Due, ModernClient, Waiting};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, With, is_object, members};
 use crate::message::{self, Id, Notification, Request};
 use crate::session::Level;
 

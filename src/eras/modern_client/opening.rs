@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::request::Asked;
-use crate::message::splice::{Object, With, is_object, members, string};
 use super::{Link, ModernClient, Waiting, results};
 use crate::era;
 use crate::eras::capabilities::without_tasks;
 use crate::eras::translator::{Effects, Learnt};
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, Message, Outcome, Parsed, Request};
 
 /// The newest revision with a handshake: what the bridge asks a legacy server for.
@@ -222,9 +222,9 @@ mod tests {
         let facts = Facts::read(
             r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"tasks":{"list":{}},"logging":{},
             "resources":{"subscribe":true},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":1}}},
-            "serverInfo":{"name":"s","version":"1","icons":[]},"instructions":"Be \"kind\""}"#,
+            "serverInfo":{"name":"s","version":"1","icons":[]},"instructions":"Be \"kind\"","a/b":{"c":1},"_meta":{"d":2}}"#,
         );
-        let value: serde_json::Value = serde_json::from_str(&facts.discovery()).expect("JSON");
+        let value: serde_json::Value = serde_json::from_str(facts.discovery()).expect("JSON");
         assert_eq!(
             value,
             serde_json::json!({
@@ -232,7 +232,8 @@ mod tests {
                 "capabilities": {"tools": {"listChanged": true}, "logging": {}, "resources": {"subscribe": true},
                     "extensions": {"io.modelcontextprotocol/ui": {"a": 1}}},
                 "instructions": "Be \"kind\"",
-                "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1", "icons": []}},
+                "a/b": {"c": 1},
+                "_meta": {"d": 2, "io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1", "icons": []}},
             })
         );
         assert!(facts.logging && facts.resources && facts.tools && !facts.prompts);
@@ -243,7 +244,7 @@ mod tests {
     fn an_odd_answer_to_initialize_still_makes_a_discovery() {
         for odd in ["[]", "{}", r#"{"capabilities":[],"serverInfo":1,"instructions":{}}"#, r#"{"capabilities":null}"#] {
             let facts = Facts::read(odd);
-            let value: serde_json::Value = serde_json::from_str(&facts.discovery()).expect("JSON");
+            let value: serde_json::Value = serde_json::from_str(facts.discovery()).expect("JSON");
             assert_eq!(value["capabilities"], serde_json::json!({}), "{odd}");
             assert!(facts.short_info().is_none());
         }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, string};
 use crate::era;
+use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, string};
 use crate::message::{self, INVALID_PARAMS};
 
 pub(super) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";

@@ -18,9 +18,9 @@ use super::calls::{Asker, Call, Stored, cancelled};
 use super::questions::{self, Unasked};
 use super::request::{Abilities, Asked, Need, Refusal};
 use super::results;
-use crate::message::splice::{Object, is_object, members, string};
 use super::{Due, ModernClient, Waiting, refuse};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, is_object, members, string};
 use crate::message::{self, BRIDGE_ERROR, Id, METHOD_NOT_FOUND, Request};
 use crate::session::Level;
 
