@@ -437,6 +437,24 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_answered_although_the_server_wants_a_sign_in_first() {
+        let mut client = LegacyClient::new(&Settings { nonce: "n".into(), ..Settings::default() }, None);
+        say(&mut client, r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#);
+        let mut effects = Effects::default();
+        client.signing_in(NOW, true, &mut effects);
+        assert!(effects.to_client.is_empty(), "the truth may come in time");
+        let heard = hear(
+            &mut client,
+            r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e1","error":{"code":-32001,"message":"sign in","data":{"source":"mcp-drawbridge","kind":"sign-in"}}}"#,
+        );
+        let answer = text(&heard.to_client[0]);
+        assert!(answer.contains(r#""id":0,"result":{"protocolVersion":"2025-06-18""#), "{answer}");
+        let mut effects = Effects::default();
+        client.tick(Duration::from_secs(1), &mut effects);
+        assert!(text(&effects.to_session[0]).contains("server/discover"), "and the truth is asked for again");
+    }
+
+    #[test]
     fn the_state_goes_back_to_the_byte() {
         let mut client = open("{}");
         say(&mut client, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#);

@@ -209,7 +209,11 @@ impl LegacyClient {
                     self.send_discover(effects);
                 }
                 Refusal::Legacy => self.is_legacy(effects),
-                Refusal::Unreached if self.answer_from_memory(effects) || self.phase == Phase::Open => {
+                Refusal::Unreached
+                    if self.answer_from_memory(effects)
+                        || self.answer_provisionally(effects)
+                        || self.phase == Phase::Open =>
+                {
                     self.discover_later();
                     self.settle_doubts(effects);
                 }
