@@ -228,8 +228,14 @@ impl Eras {
             // A client that has a legacy session keeps it: one stray request of the other era must not cost it that.
             let stray = refuses == Era::Modern && self.session.has_legacy_session();
             if self.translator.is_none() && (stray || !self.may_switch(now)) {
+                // The client said them before stdin ended, if it has: the session takes them all before it leaves.
+                self.session.set_translator(Some(true));
                 for line in lines {
                     self.session.handle_settled(now, line, actions);
+                }
+                self.session.set_translator(None);
+                if self.session.is_draining() {
+                    self.session.handle(now, Input::Tick, actions);
                 }
                 continue;
             }

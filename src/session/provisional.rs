@@ -90,7 +90,7 @@ impl Session {
         let known = self.memory.as_ref().and_then(|memory| serde_json::from_str::<Known>(&memory.result).ok());
         match known {
             Some(known) => {
-                capabilities = known.capabilities.get().to_owned();
+                known.capabilities.get().clone_into(&mut capabilities);
                 info = known.server_info.map_or(info, |known| known.get().to_owned());
                 instructions = known.instructions.map_or_else(String::new, |text| message::quote(&text));
             }
