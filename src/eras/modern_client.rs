@@ -281,7 +281,7 @@ impl ModernClient {
             Ok(Parsed::One(Message::Response(response))) => self.server_response(now, &response, line, effects),
             Ok(Parsed::One(Message::Request(request))) => {
                 let about = about.and_then(|id| self.number_of(id));
-                self.server_asks(now, about, &request, effects);
+                self.server_asks(now, about, &request, &line, effects);
             }
             Ok(Parsed::One(Message::Notification(notification))) => {
                 let about = about.and_then(|id| self.number_of(id));

@@ -90,9 +90,17 @@ impl<'de, const N: usize> Visitor<'de> for Wanted<'de, '_, N> {
 #[derive(Debug)]
 pub struct Object<'a> {
     text: &'a str,
-    /// Members, without the commas between them.
-    front: Vec<Cow<'a, str>>,
+    front: Vec<Front<'a>>,
     changes: Vec<Edit<'a>>,
+}
+
+/// What is put in front.
+#[derive(Debug)]
+enum Front<'a> {
+    /// Members, as JSON text without braces.
+    Text(Cow<'a, str>),
+    /// A name, as JSON text, and its value.
+    Member(Cow<'a, str>, With<'a>),
 }
 
 #[derive(Debug)]
@@ -133,14 +141,19 @@ impl<'a> Object<'a> {
 
     /// Puts a member in front of what was there. `value` is JSON text.
     pub fn add(&mut self, name: &str, value: &str) {
-        self.add_members(Cow::Owned(format!("{}:{value}", quote(name))));
+        self.add_members(format!("{}:{value}", quote(name)));
+    }
+
+    /// The same for a value that is not copied before the object is written. `name` is JSON text.
+    pub fn add_value(&mut self, name: impl Into<Cow<'a, str>>, value: With<'a>) {
+        self.front.push(Front::Member(name.into(), value));
     }
 
     /// The same for any number of members, as JSON text without the braces.
     pub fn add_members(&mut self, members: impl Into<Cow<'a, str>>) {
         let members = members.into();
         if !members.is_empty() {
-            self.front.push(members);
+            self.front.push(Front::Text(members));
         }
     }
 
@@ -157,11 +170,18 @@ impl<'a> Object<'a> {
         let mut changes: Vec<&Edit> = self.changes.iter().collect();
         changes.sort_by_key(|change| change.from);
         out.push('{');
-        for (place, members) in self.front.iter().enumerate() {
+        for (place, front) in self.front.iter().enumerate() {
             if place > 0 {
                 out.push(',');
             }
-            out.push_str(members);
+            match front {
+                Front::Text(members) => out.push_str(members),
+                Front::Member(name, value) => {
+                    out.push_str(name);
+                    out.push(':');
+                    value.write(out);
+                }
+            }
         }
         let mut inside = Inside { out, front: !self.front.is_empty(), begun: false };
         let mut at = self.text.find('{').map_or(0, |brace| brace + 1);
@@ -182,8 +202,11 @@ impl<'a> Object<'a> {
 
     /// Bytes that the changes add, at most.
     fn added(&self) -> usize {
-        let front: usize = self.front.iter().map(|members| members.len() + 1).sum();
-        front + self.changes.iter().map(|change| change.with.added()).sum::<usize>()
+        let front = self.front.iter().map(|front| match front {
+            Front::Text(members) => members.len() + 1,
+            Front::Member(name, value) => name.len() + 2 + value.written(),
+        });
+        front.sum::<usize>() + self.changes.iter().map(|change| change.with.added()).sum::<usize>()
     }
 }
 
@@ -203,6 +226,16 @@ impl With<'_> {
                 out.push_str(array.get(at..).unwrap_or_default());
             }
         }
+    }
+
+    /// Bytes of it, at most.
+    fn written(&self) -> usize {
+        self.added()
+            + match self {
+                Self::Text(_) => 0,
+                Self::Object(object) => object.text.len(),
+                Self::Array(array, _) => array.len(),
+            }
     }
 
     fn added(&self) -> usize {
@@ -240,12 +273,12 @@ impl Inside<'_> {
 }
 
 /// What to change in a message.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub struct Change<'a> {
     /// Another id.
     pub id: Option<&'a Id>,
-    /// Members for `params`, as JSON text: `"a":1,"b":2`.
-    pub params: &'a str,
+    /// Members for `params`: names as JSON text, and values.
+    pub params: Vec<(&'a str, With<'a>)>,
     /// Members for `params._meta`, as JSON text.
     pub meta: &'a str,
 }
@@ -262,7 +295,9 @@ pub fn changed(text: &Bytes, change: Change<'_>) -> Option<Bytes> {
     let given = params.map_or("{}", |params| params.value);
     let [meta] = members(given, ["_meta"]).ok()?;
     let mut new = Object::new(given);
-    new.add_members(change.params);
+    for (name, value) in change.params {
+        new.add_value(name, value);
+    }
     match meta {
         _ if change.meta.is_empty() => {}
         Some(old) if is_object(old.value) => {
@@ -277,9 +312,52 @@ pub fn changed(text: &Bytes, change: Change<'_>) -> Option<Bytes> {
     match params {
         Some(params) => message.replace(params, With::Object(new)),
         None if new.is_unchanged() => {}
-        None => message.add("params", &new.into_string()),
+        None => message.add_value("\"params\"", With::Object(new)),
     }
     Some(Bytes::from(message.into_string()))
+}
+
+/// Whether two objects have the same members in the same order, as text, but for those with these names.
+pub fn same_members(one: &str, other: &str, without: &[&str]) -> bool {
+    let read = |text| {
+        let mut all = serde_json::from_str::<Members<'_>>(text).ok()?.0;
+        all.retain(|(name, _)| !without.contains(&&**name));
+        Some(all)
+    };
+    match (read(one), read(other)) {
+        (Some(one), Some(other)) => {
+            one.len() == other.len()
+                && one.iter().zip(&other).all(|((name, value), (other_name, other_value))| {
+                    name == other_name && value.get() == other_value.get()
+                })
+        }
+        _ => false,
+    }
+}
+
+/// All members, as they stand.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(name) = map.next_key::<Name>()? {
+                    all.push((name.0, map.next_value()?));
+                }
+                Ok(Members(all))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
 }
 
 /// The text of a JSON string; `None` for any other value.
@@ -362,7 +440,8 @@ mod tests {
 
     fn check(text: &str, id: Option<i64>, params: &str, meta: &str, expected: &str) {
         let id = id.map(Id::Integer);
-        let change = Change { id: id.as_ref(), params, meta };
+        let params = params.split_once(':').map(|(name, value)| (name, With::Text(value.into())));
+        let change = Change { id: id.as_ref(), params: params.into_iter().collect(), meta };
         let got = changed(&Bytes::copy_from_slice(text.as_bytes()), change).expect("an object");
         assert_eq!(std::str::from_utf8(&got), Ok(expected), "{text}");
         serde_json::from_slice::<serde::de::IgnoredAny>(&got).expect("still JSON");

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::era;
-use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, string};
+use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, same_members, string};
 use crate::message::{self, INVALID_PARAMS};
 
 pub(super) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -81,6 +81,10 @@ struct Capabilities<'a> {
 }
 
 impl Abilities {
+    /// All that there is.
+    pub(super) const ALL: Self =
+        Self { roots: true, sampling: true, sampling_tools: true, elicitation_form: true, elicitation_url: true };
+
     /// All of `other`, and perhaps more.
     pub(super) fn include(self, other: Self) -> bool {
         [Need::Roots, Need::Sampling, Need::SamplingTools, Need::Form, Need::Url]
@@ -223,18 +227,8 @@ impl<'a> Asked<'a> {
     /// Whether these are the parameters of a request that went out before, but for what may differ in a retry
     /// (2026-07-28 "Multi Round-Trip Requests": the same request, with the answers).
     pub(super) fn is_retry_of(&self, params: &str) -> bool {
-        let core = |params: &str| {
-            let cuts = members(params, ["_meta", "inputResponses", "requestState"]).ok()?;
-            let mut object = Object::new(params);
-            for cut in cuts {
-                object.remove(cut);
-            }
-            Some(object.into_string())
-        };
-        match (core(self.params), core(params)) {
-            (Some(retry), Some(first)) => retry == first || is_same_json(&retry, &first),
-            _ => false,
-        }
+        let may_differ = ["_meta", "inputResponses", "requestState"];
+        same_members(self.params, params, &may_differ) || is_same_json(self.params, params, &may_differ)
     }
 }
 
@@ -284,12 +278,16 @@ fn without_modern_meta<'a>(
 /// Bytes of parameters that are compared by value. Larger ones must be the same text.
 const MAX_COMPARED: usize = 1 << 20;
 
-/// The same JSON, however it is spelled: a client may order the members of a retry differently.
-fn is_same_json(one: &str, other: &str) -> bool {
+/// The same JSON but for these members, however it is spelled: a client may order the members of a retry differently.
+fn is_same_json(one: &str, other: &str, without: &[&str]) -> bool {
     if one.len() > MAX_COMPARED || other.len() > MAX_COMPARED {
         return false;
     }
-    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    let read = |text: &str| {
+        let mut object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).ok()?;
+        object.retain(|name, _| !without.contains(&&**name));
+        Some(object)
+    };
     matches!((read(one), read(other)), (Some(one), Some(other)) if one == other)
 }
 
