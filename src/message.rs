@@ -601,7 +601,7 @@ mod tests {
         let table = [
             (r#"{"id" : "x" ,"a":{"id":1},"n":1e400}"#, r#"{"id" : 7 ,"a":{"id":1},"n":1e400}"#),
             (r#"{"error":{"id":3}}"#, r#"{"id":7,"error":{"id":3}}"#),
-            ("{ }", r#"{"id":7 }"#),
+            ("{ }", r#"{"id":7}"#),
         ];
         for (text, expected) in table {
             assert_eq!(with_id(&Bytes::from(text), &seven).expect("an object"), expected);

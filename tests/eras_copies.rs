@@ -22,8 +22,10 @@ const QUESTION: usize = 7 << 20;
 const CASE: &str = "ERAS_COPIES_CASE";
 const OPEN: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"sampling":{}}"#;
 
-/// Names, what runs, bytes of the payload, and how often it may be copied.
-const CASES: [(&str, fn(&mut Ready) -> Effects, usize, usize); 8] = [
+/// Its name, what runs, bytes of the payload, and how often it may be copied.
+type Case = (&'static str, fn(&mut Ready) -> Effects, usize, usize);
+
+const CASES: [Case; 8] = [
     ("legacy client, request", legacy_request, PAYLOAD, 1),
     ("legacy client, result", legacy_result, PAYLOAD, 0),
     ("legacy client, question", legacy_question, PAYLOAD, 1),
