@@ -33,6 +33,9 @@ pub use self::translator::{Effects, Learnt, Translator};
 const MAX_SWITCHES: u32 = 4;
 const SWITCH_WINDOW: Duration = Duration::from_secs(60);
 
+/// Log levels (RFC 5424 §6.2.1, as MCP names them), the most verbose first.
+const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
 /// `--protocol`: the server's era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {

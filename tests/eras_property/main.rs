@@ -43,10 +43,12 @@ fn check(plan: &Plan, way: Way, met: &mut Met) -> Result<(), TestCaseError> {
 fn any_dialogue(way: Way) -> Met {
     let met = RefCell::new(BTreeSet::new());
     let config = ProptestConfig { cases: DIALOGUES, failure_persistence: None, ..ProptestConfig::default() };
-    let run =
-        TestRunner::new(config).run(&plan::plan(way == Way::Legacy), |plan| check(&plan, way, &mut met.borrow_mut()));
-    if let Err(failure) = run {
-        panic!("{failure}");
+    let same = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for mut runner in [TestRunner::new_with_rng(config.clone(), same), TestRunner::new(config)] {
+        let run = runner.run(&plan::plan(way == Way::Legacy), |plan| check(&plan, way, &mut met.borrow_mut()));
+        if let Err(failure) = run {
+            panic!("{failure}");
+        }
     }
     met.into_inner()
 }

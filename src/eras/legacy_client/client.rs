@@ -5,15 +5,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::era;
-use crate::eras::capabilities;
+use crate::eras::{LOG_LEVELS, capabilities};
 use crate::message;
 use crate::message::splice::{is_object, members};
 
 /// The revisions that a legacy client may speak, oldest first.
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 const LATEST_LEGACY: &str = "2025-11-25";
-/// Log levels (RFC 5424 §6.2.1, as MCP names them).
-const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// The metadata of a request on behalf of nobody.
 pub(super) const NO_CLIENT: &str =

@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::era;
+use crate::eras::LOG_LEVELS;
 use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, same_members, string};
 use crate::message::{self, INVALID_PARAMS};
 
@@ -23,9 +24,7 @@ pub(super) const UNSUPPORTED_VERSION: i64 = -32022;
 pub(super) const MISSING_CAPABILITY: i64 = -32021;
 
 /// How many levels there are.
-pub(super) const LEVELS: usize = 8;
-/// The levels of RFC 5424 in MCP's words, the most verbose first.
-const LEVEL_WORDS: [&str; LEVELS] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+pub(super) const LEVELS: usize = LOG_LEVELS.len();
 
 /// A log level; a smaller one lets more through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +34,7 @@ impl LogLevel {
     /// Reads the JSON text of a level.
     pub(super) fn read(value: &str) -> Option<Self> {
         let word = string(value)?;
-        LEVEL_WORDS.iter().position(|level| **level == *word).map(Self)
+        LOG_LEVELS.iter().position(|level| **level == *word).map(Self)
     }
 
     /// Its place in the order of levels.
@@ -45,7 +44,7 @@ impl LogLevel {
 
     /// Its word.
     pub(super) fn word(self) -> &'static str {
-        LEVEL_WORDS.get(self.0).copied().unwrap_or("debug")
+        LOG_LEVELS.get(self.0).copied().unwrap_or("debug")
     }
 }
 
@@ -192,7 +191,7 @@ impl<'a> Asked<'a> {
         }
         let read_level = level.map(|level| LogLevel::read(level.value));
         if read_level == Some(None) {
-            return Err(Refusal::invalid(format!("{LOG_LEVEL} must be one of {}", LEVEL_WORDS.join(", "))));
+            return Err(Refusal::invalid(format!("{LOG_LEVEL} must be one of {}", LOG_LEVELS.join(", "))));
         }
         Ok(Self {
             params,
