@@ -141,6 +141,13 @@ fn speaks_of_meta(body: &[u8]) -> bool {
     [&b"_meta"[..], b"io.modelcontextprotocol"].iter().any(|word| memchr::memmem::find(searched, word).is_some())
 }
 
+/// Whether a refusal of `initialize` tells nothing, so that a modern server may have made it: one without a reason that a program reads.
+/// A modern server owes an error (2026-07-28 "Streamable HTTP", Server Validation), but what stands before it need not pass that on. A web
+/// page is the wrong address.
+pub fn says_nothing_of_eras(status: u16, body: &[u8]) -> bool {
+    matches!(status, 400 | 404) && !body.trim_ascii_start().starts_with(b"<")
+}
+
 /// Whether a refusal of a modern message may mean that the server is of the legacy era (2026-07-28 "Streamable HTTP", Backward
 /// Compatibility): an error status without an error that modern servers make, or an error to `server/discover`, which they must know.
 /// `initialize` decides then.
@@ -190,6 +197,16 @@ mod tests {
         ] {
             let found = may_refuse_legacy(handshake, status, code, body.as_bytes());
             assert_eq!(found, expected, "{handshake} {status} {code:?} {body}");
+        }
+        for (status, body, expected) in [
+            (400, "", true),
+            (404, "Bad Request", true),
+            (400, "{\"error\":\"no\"}", true),
+            (404, " <!doctype html>", false),
+            (405, "", false),
+            (500, "", false),
+        ] {
+            assert_eq!(says_nothing_of_eras(status, body.as_bytes()), expected, "{status} {body}");
         }
         for (method, status, code, expected) in [
             ("tools/list", 400, None, true),

@@ -10,6 +10,7 @@
 //!           └──────────────────────────────────────────────┘
 //! ```
 
+mod capabilities;
 pub mod legacy_client;
 pub mod modern_client;
 pub mod translator;
@@ -33,6 +34,9 @@ const MAX_SWITCHES: u32 = 4;
 const SWITCH_WINDOW: Duration = Duration::from_secs(60);
 /// Messages that may be on their way to the server before a translator's own answers to it are left out (R8).
 pub const MAX_ANSWERS: usize = 128;
+
+/// Log levels (RFC 5424 §6.2.1, as MCP names them), the most verbose first.
+const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// `--protocol`: the server's era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -231,8 +235,14 @@ impl Eras {
             // A client that has a legacy session keeps it: one stray request of the other era must not cost it that.
             let stray = refuses == Era::Modern && self.session.has_legacy_session();
             if self.translator.is_none() && (stray || !self.may_switch(now)) {
+                // The client said them before stdin ended, if it has: the session takes them all before it leaves.
+                self.session.set_translator(Some(true));
                 for line in lines {
                     self.session.handle_settled(now, line, actions);
+                }
+                self.session.set_translator(None);
+                if self.session.is_draining() {
+                    self.session.handle(now, Input::Tick, actions);
                 }
                 continue;
             }

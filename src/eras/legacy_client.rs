@@ -175,7 +175,7 @@ impl LegacyClient {
         match message {
             Message::Request(request) => self.on_request(&request, text, batch, effects),
             Message::Notification(notification) => self.on_notification(&notification, text, effects),
-            Message::Response(response) => self.on_answer(&response, effects),
+            Message::Response(response) => self.on_answer(&response, &text, effects),
         }
     }
 
@@ -207,7 +207,7 @@ impl LegacyClient {
             // What the modern era has no counterpart for.
             ("notifications/roots/list_changed" | "notifications/progress", _) => {}
             _ => {
-                if let Some(text) = self.translated(&text, None, "") {
+                if let Some(text) = self.translated(&text) {
                     effects.to_session.push(text);
                 }
             }

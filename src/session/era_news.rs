@@ -58,6 +58,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// A translator feeds the session.
+    pub(super) fn translates(&self) -> bool {
+        self.translator.is_some()
+    }
+
     /// The bridge may not leave yet: there is more to say.
     pub(super) fn keeps_open(&self) -> bool {
         !self.news.is_empty() || self.translator == Some(true)
@@ -173,6 +178,11 @@ impl Session {
             None => !self.link.is_sse() && era::may_refuse_legacy(handshake, status, code, body),
         };
         refused && self.give_back(key)
+    }
+
+    /// `initialize` was refused without a reason, and no older transport is left to try. True if the request was given back.
+    pub(super) fn may_be_modern(&mut self, key: Key) -> bool {
+        self.watch.on && std::mem::take(&mut self.link.vaguely_refused) && self.give_back(key)
     }
 
     /// A response on a good status. True if the request was given back.

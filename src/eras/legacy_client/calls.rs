@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::LegacyClient;
+use super::client::Client;
 use super::hello::{Refusal, cancelled, param, read_refusal};
-use super::questions::Asking;
+use super::questions::{Asking, STATE, text_of};
 use super::results;
 use crate::eras::translator::Effects;
-use crate::message::splice::{self, Change};
+use crate::message::splice::{self, Change, With};
 use crate::message::{self, Id, Notification, Outcome, Request};
 use crate::session::batch::BatchId;
 
@@ -64,8 +65,8 @@ pub(super) enum State {
     Sent(Id),
     /// With the client.
     Asking(Asking),
-    /// The server wants it again, and nothing of the client. It goes with these members.
-    Pausing(Duration, String),
+    /// The server wants it again, and nothing of the client. It goes with this state, JSON text.
+    Pausing(Duration, Bytes),
 }
 
 impl State {
@@ -224,8 +225,8 @@ impl Calls {
 
 impl LegacyClient {
     /// The client's message as the modern era wants it.
-    pub(super) fn translated(&self, line: &Bytes, id: Option<&Id>, params: &str) -> Option<Bytes> {
-        splice::changed(line, Change { id, params, meta: self.client.as_ref()?.meta() })
+    pub(super) fn translated(&self, line: &Bytes) -> Option<Bytes> {
+        splice::changed(line, Change { meta: self.client.as_ref()?.meta(), ..Change::default() })
     }
 
     pub(super) fn on_call(
@@ -257,7 +258,7 @@ impl LegacyClient {
                 self.respond(batch, refuse(message::METHOD_NOT_FOUND, why), effects);
             }
             method => {
-                let Some(text) = self.translated(&line, None, "") else {
+                let Some(text) = self.translated(&line) else {
                     let why = "the parameters must be an object, with each member once";
                     return self.respond(batch, refuse(message::INVALID_PARAMS, why), effects);
                 };
@@ -279,10 +280,17 @@ impl LegacyClient {
     }
 
     /// Sends a request again, under an id of its own (2026-07-28 "Multi Round-Trip Requests").
-    pub(super) fn send_again(&mut self, key: Key, params: &str, effects: &mut Effects) {
+    /// What it waited for goes with it.
+    pub(super) fn send_again(&mut self, key: Key, effects: &mut Effects) {
         let id = self.own_id();
-        let Some(line) = self.calls.get_mut(key).map(|call| call.line.clone()) else { return };
-        match self.translated(&line, Some(&id), params) {
+        let Some(call) = self.calls.open.get(&key) else { return };
+        let params = match &call.state {
+            State::Sent(_) => Vec::new(),
+            State::Asking(asking) => asking.params(),
+            State::Pausing(_, state) => vec![(STATE, With::Text(text_of(state).into()))],
+        };
+        let meta = self.client.as_ref().map(Client::meta).unwrap_or_default();
+        match splice::changed(&call.line, Change { id: Some(&id), params, meta }) {
             Some(text) => {
                 self.calls.set_state(key, State::Sent(id));
                 effects.to_session.push(text);
@@ -298,7 +306,7 @@ impl LegacyClient {
             Outcome::Error(error) => {
                 if !call.retried && matches!(read_refusal(error), Refusal::Version) {
                     call.retried = true;
-                    return self.send_again(key, "", effects);
+                    return self.send_again(key, effects);
                 }
                 self.finish_call(key, line, effects);
             }
@@ -309,7 +317,7 @@ impl LegacyClient {
                 }
                 match results::kind(result) {
                     results::Kind::Complete => self.complete(key, result, line, effects),
-                    results::Kind::InputRequired => self.ask(key, result, effects),
+                    results::Kind::InputRequired => self.ask(key, result, &line, effects),
                     results::Kind::Unknown if self.client.as_ref().is_some_and(|client| client.can.extensions) => {
                         self.finish_call(key, line, effects);
                     }
@@ -372,9 +380,10 @@ impl LegacyClient {
 
     pub(super) fn pauses_due(&mut self, effects: &mut Effects) {
         while let Some(key) = self.calls.due(self.now) {
-            let Some(Call { state: State::Pausing(_, params), .. }) = self.calls.get_mut(key) else { return };
-            let params = std::mem::take(params);
-            self.send_again(key, &params, effects);
+            self.send_again(key, effects);
+            if self.calls.due(self.now) == Some(key) {
+                return; // never: one that was sent, or failed, is not due
+            }
         }
     }
 

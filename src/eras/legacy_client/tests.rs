@@ -1,6 +1,7 @@
 //! Its limits, and what must not be copied or changed on the way.
 
 use super::*;
+use crate::session::SignIn;
 use std::fmt::Write as _;
 
 const NOW: Duration = Duration::ZERO;
@@ -171,4 +172,37 @@ fn subscriptions_are_bounded_in_number_and_size() {
     client.tick(client.next_deadline().expect("a deadline"), &mut effects);
     assert_eq!(effects.to_client.len(), listen::MAX_SUBSCRIBERS);
     assert!(client.accepts_lines());
+}
+
+#[test]
+fn what_the_discovery_says_more_is_in_the_answer_to_initialize() {
+    let mut client = LegacyClient::new(&Settings { nonce: "n".into(), ..Settings::default() }, None);
+    say(
+        &mut client,
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{}}}"#,
+    );
+    let found = r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e1","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}},"instructions":"\u0041","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"},"x":1e400},"a/b":{"c":1.0}}}"#;
+    let heard = hear(&mut client, found);
+    assert_eq!(
+        text(&heard.to_client[0]),
+        r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"},"resultType":"complete","capabilities":{"tools":{},"extensions":{"a/b":{}}},"instructions":"\u0041","_meta":{"x":1e400},"a/b":{"c":1.0}}}"#
+    );
+}
+
+#[test]
+fn a_client_is_answered_although_the_server_wants_a_sign_in_first() {
+    let mut client = LegacyClient::new(&Settings { nonce: "n".into(), ..Settings::default() }, None);
+    say(&mut client, r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#);
+    let mut effects = Effects::default();
+    client.signing_in(NOW, &SignIn::Wanted { url: "https://as.example/".into(), advice: "".into() }, &mut effects);
+    assert!(effects.to_client.is_empty(), "the truth may come in time");
+    let heard = hear(
+        &mut client,
+        r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e1","error":{"code":-32001,"message":"sign in","data":{"source":"mcp-drawbridge","kind":"sign-in"}}}"#,
+    );
+    let answer = text(&heard.to_client[0]);
+    assert!(answer.contains(r#""id":0,"result":{"protocolVersion":"2025-06-18""#), "{answer}");
+    let mut effects = Effects::default();
+    client.tick(Duration::from_secs(1), &mut effects);
+    assert!(text(&effects.to_session[0]).contains("server/discover"), "and the truth is asked for again");
 }

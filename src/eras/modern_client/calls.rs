@@ -9,9 +9,9 @@ use super::questions::Unasked;
 use super::request::{Abilities, Asked, LogLevel, Need};
 use super::results;
 use super::rounds::OpenQuestion;
-use super::text::{Object, With, is_object, members};
 use super::{Due, ModernClient, Waiting};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, With, is_object, members};
 use crate::message::{self, Id, Notification, Request};
 use crate::session::Level;
 
@@ -222,15 +222,16 @@ impl ModernClient {
     /// Lets a call go: nothing can answer it any more. What the server asked for it gets `unasked` as its answer.
     pub(super) fn drop_call(&mut self, number: u64, unasked: Option<&str>, effects: &mut Effects) -> Option<Call> {
         self.set_due(number, None);
-        let call = self.calls.remove(&number)?;
+        let mut call = self.calls.remove(&number)?;
         self.call_bytes = self.call_bytes.saturating_sub(call.bytes);
         if let Some(asker) = &call.asker {
             self.waiting.remove(&asker.id);
         }
         self.rounds.let_go(&call);
-        for question in &call.questions {
-            let Some(id) = &question.server_id else { continue };
-            if let Some(why) = unasked {
+        for question in std::mem::take(&mut call.questions) {
+            if question.stray {
+                self.carry_on(question, unasked.unwrap_or("the client was not asked in time"), effects);
+            } else if let (Some(id), Some(why)) = (&question.server_id, unasked) {
                 effects.to_session.push(message::error_response(Some(id), message::BRIDGE_ERROR, why, None));
             }
         }
@@ -250,11 +251,16 @@ impl ModernClient {
             return effects.log.push((Level::Debug, "dropped an answer of the server that nobody waits for".into()));
         };
         call.idle = true;
-        let asked = std::mem::take(&mut call.questions);
-        let away = call.asker.is_none();
+        let (stray, asked): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut call.questions).into_iter().partition(|question| question.stray);
         self.rounds.withdraw(&asked);
-        if away {
+        if call.asker.is_none() {
+            // The client will answer those; the server may still wait for it.
+            call.questions = stray;
             return self.keep_outcome(number, stored);
+        }
+        for question in stray {
+            self.carry_on(question, "the client was not asked in time", effects);
         }
         self.settle(now, number, &stored, effects);
     }

@@ -1,19 +1,30 @@
 //! Whether a question of a legacy server may be put to a modern client, and in what words.
 
-use serde_json::value::RawValue;
-
 use super::request::{Abilities, Need};
-use super::text::{Object, Unreadable, With, is_object, members, string};
-use crate::message::{INVALID_PARAMS, METHOD_NOT_FOUND};
+use crate::message::splice::{Object, Unreadable, With, is_object, members, string};
+use crate::message::{self, INVALID_PARAMS, METHOD_NOT_FOUND};
 
 /// A question in the words of 2026-07-28 `InputRequest`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Question {
+#[derive(Debug)]
+pub(super) struct Question<'a> {
     /// What begins its key: the kind.
     pub(super) kind: &'static str,
     pub(super) need: Need,
-    /// The request object, as JSON text.
-    pub(super) request: String,
+    method: &'a str,
+    /// Its parameters, if it has any.
+    params: Option<Object<'a>>,
+}
+
+impl<'a> Question<'a> {
+    /// The request object.
+    pub(super) fn request(self) -> Object<'a> {
+        let mut request = Object::new("{}");
+        request.add("method", &message::quote(self.method));
+        if let Some(params) = self.params {
+            request.add_value("\"params\"", With::Object(params));
+        }
+        request
+    }
 }
 
 /// Why the client is not asked; the answer that the server gets.
@@ -32,9 +43,9 @@ pub(super) fn is_question(method: &str) -> bool {
 
 /// Judges a question by what the request that it belongs to declared. The codes are those that a legacy client without the
 /// capability gives (2025-11-25 "Elicitation" and "Roots", Error Handling).
-pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) -> Result<Question, Unasked> {
+pub(super) fn judge<'a>(method: &'a str, params: Option<&'a str>, able: Abilities) -> Result<Question<'a>, Unasked> {
     let refuse = |code, why| Err(Unasked { code, why, need: None });
-    let text = params.map_or("{}", RawValue::get);
+    let text = params.unwrap_or("{}");
     let read = members(text, ["_meta", "task", "mode", "elicitationId", "tools", "toolChoice"]);
     let [meta, task, mode, elicitation_id, tools, choice] = match read {
         Ok(read) => read,
@@ -72,12 +83,8 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
     if !able.allow(need) {
         return Err(undeclared(need, able));
     }
-    let params = if params.is_some() || method != "roots/list" {
-        format!(",\"params\":{}", object.into_string())
-    } else {
-        String::new()
-    };
-    Ok(Question { kind, need, request: format!("{{\"method\":\"{method}\"{params}}}") })
+    let params = (params.is_some() || method != "roots/list").then_some(object);
+    Ok(Question { kind, need, method, params })
 }
 
 /// The request in flight did not declare what a question needs.
@@ -103,8 +110,7 @@ mod tests {
     type Case<'a> = (&'a str, Option<&'a str>, Abilities, Result<&'a str, i64>);
 
     fn ask(method: &str, params: Option<&str>, able: Abilities) -> Result<String, i64> {
-        let params = params.map(|text| serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
-        judge(method, params.as_deref(), able).map(|question| question.request).map_err(|unasked| unasked.code)
+        judge(method, params, able).map(|question| question.request().into_string()).map_err(|unasked| unasked.code)
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::opening::SERVER_INFO;
 use super::request::{MISSING_CAPABILITY, Need};
-use super::text::{Object, With, is_object, members, string};
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, INVALID_PARAMS, Id};
 
 /// JSON-RPC: internal error.
@@ -18,7 +18,15 @@ pub(super) const URL_ELICITATION_REQUIRED: i64 = -32042;
 
 /// The methods whose results say how long they may be cached (2026-07-28 "Caching").
 fn is_cacheable(method: &str) -> bool {
-    matches!(method, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read")
+    matches!(
+        method,
+        "tools/list"
+            | "prompts/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "resources/read"
+            | "server/discover"
+    )
 }
 
 /// The response with this result.
@@ -41,7 +49,7 @@ pub(super) fn result_response(id: &Id, method: &str, result: &str, info: Option<
 }
 
 /// The result with what the era requires, where the server did not say it.
-fn complete<'a>(method: &str, result: &'a str, info: Option<&str>) -> Object<'a> {
+pub(super) fn complete<'a>(method: &str, result: &'a str, info: Option<&str>) -> Object<'a> {
     let mut object = Object::new(result);
     let Ok([kind, ttl, scope, meta]) = members(result, ["resultType", "ttlMs", "cacheScope", "_meta"]) else {
         // A member given twice: readers take the last, so what stands in front changes nothing for it.

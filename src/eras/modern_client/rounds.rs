@@ -18,9 +18,9 @@ use super::calls::{Asker, Call, Stored, cancelled};
 use super::questions::{self, Unasked};
 use super::request::{Abilities, Asked, Need, Refusal};
 use super::results;
-use super::text::{Object, is_object, members, string};
 use super::{Due, ModernClient, Waiting, refuse};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, BRIDGE_ERROR, Id, METHOD_NOT_FOUND, Request};
 use crate::session::Level;
 
@@ -44,6 +44,8 @@ pub(super) const VISIT_PATIENCE: Duration = Duration::from_secs(10);
 /// Times that one request is sent again because the server wants another URL visited.
 pub(super) const MAX_VISIT_ROUNDS: u32 = 10;
 
+const ASK_FOR_URL: &str = "elicitation/create";
+
 /// Why a question has no answer.
 pub(super) const UNANSWERED: &str = "the client did not answer in time";
 
@@ -54,7 +56,23 @@ pub(super) struct OpenQuestion {
     need: Need,
     /// The server's id for it; `None` for a visit that an error demanded.
     pub(super) server_id: Option<Id>,
-    request: String,
+    /// It came on the notification stream: another request may be the one that it belongs to.
+    pub(super) stray: bool,
+    method: Box<str>,
+    /// Its parameters as the server wrote them: a piece of the server's line, copied when the client is asked.
+    params: Option<Bytes>,
+}
+
+impl OpenQuestion {
+    fn bytes(&self) -> usize {
+        self.params.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// The request object, in the words of 2026-07-28.
+    fn request(&self) -> Option<Object<'_>> {
+        let params = self.params.as_ref().and_then(|params| std::str::from_utf8(params).ok());
+        Some(questions::judge(&self.method, params, Abilities::ALL).ok()?.request())
+    }
 }
 
 /// The calls that wait for a retry.
@@ -123,7 +141,7 @@ impl Rounds {
 }
 
 fn bytes_of(questions: &[OpenQuestion]) -> usize {
-    questions.iter().map(|question| question.request.len()).sum()
+    questions.iter().map(OpenQuestion::bytes).sum()
 }
 
 /// Keys of questions, and the client's answers as JSON text.
@@ -149,18 +167,25 @@ impl ModernClient {
         now: Duration,
         about: Option<u64>,
         request: &Request<'_>,
+        line: &Bytes,
         effects: &mut Effects,
     ) {
         if request.method == "ping" {
             return effects.answers.push(message::result_response(&request.id, "{}"));
         }
-        if let Err(unasked) = self.take_question(now, about, request) {
+        if let Err(unasked) = self.take_question(now, about, request, line) {
             effects.log.push((Level::Info, format!("{} of the server is refused: {}", request.method, unasked.why)));
             effects.answers.push(message::error_response(Some(&request.id), unasked.code, unasked.why, None));
         }
     }
 
-    fn take_question(&mut self, now: Duration, about: Option<u64>, request: &Request<'_>) -> Result<(), Unasked> {
+    fn take_question(
+        &mut self,
+        now: Duration,
+        about: Option<u64>,
+        request: &Request<'_>,
+        line: &Bytes,
+    ) -> Result<(), Unasked> {
         let refuse = |code, why| Err(Unasked { code, why, need: None });
         if !questions::is_question(&request.method) {
             return refuse(METHOD_NOT_FOUND, "the client has no such method");
@@ -173,17 +198,18 @@ impl ModernClient {
         };
         let serial = self.last + 1;
         let Some(call) = self.calls.get_mut(&number) else { return refuse(BRIDGE_ERROR, "the request is over") };
-        let question = match questions::judge(&request.method, request.params, call.abilities) {
+        let params = request.params.map(RawValue::get);
+        let question = match questions::judge(&request.method, params, call.abilities) {
             Ok(question) => question,
             Err(unasked) => {
                 call.note_refused(&unasked);
                 return Err(unasked);
             }
         };
-        let bytes = bytes_of(&call.questions) + question.request.len();
+        let length = params.map_or(0, str::len);
         if call.questions.len() >= MAX_QUESTIONS
-            || bytes > MAX_QUESTION_BYTES
-            || self.rounds.lacks_room_for(question.request.len())
+            || bytes_of(&call.questions) + length > MAX_QUESTION_BYTES
+            || self.rounds.lacks_room_for(length)
         {
             return refuse(BRIDGE_ERROR, "too many questions wait for the client already");
         }
@@ -191,7 +217,9 @@ impl ModernClient {
             key: format!("{}-{serial}", question.kind).into(),
             need: question.need,
             server_id: Some(request.id.clone()),
-            request: question.request,
+            stray: about.is_none(),
+            method: (&*request.method).into(),
+            params: params.map(|params| line.slice_ref(params.as_bytes())),
         });
         self.rounds.took(call.questions.last().map(std::slice::from_ref).unwrap_or_default());
         let begin = call.asker.is_some() && call.due.is_none();
@@ -213,7 +241,8 @@ impl ModernClient {
         let mut able = |call: &Call| match judged.iter().find(|(abilities, _)| *abilities == call.abilities) {
             Some((_, able)) => *able,
             None => {
-                let able = questions::judge(&request.method, request.params, call.abilities).is_ok();
+                let params = request.params.map(RawValue::get);
+                let able = questions::judge(&request.method, params, call.abilities).is_ok();
                 judged.push((call.abilities, able));
                 able
             }
@@ -223,6 +252,30 @@ impl ModernClient {
             .filter(|(_, call)| call.carries_questions() && !call.idle)
             .max_by_key(|(number, call)| (able(call), call.asker.is_some(), **number))
             .map(|(number, _)| *number)
+    }
+
+    /// The request that carried a question is over, and may not be the one that it belongs to: another carries it. Without one, the
+    /// server gets an error.
+    pub(super) fn carry_on(&mut self, question: OpenQuestion, why: &str, effects: &mut Effects) {
+        let Some(id) = question.server_id.clone() else { return };
+        let able = |call: &Call| {
+            call.carries_questions()
+                && !call.idle
+                && call.abilities.allow(question.need)
+                && call.questions.len() < MAX_QUESTIONS
+        };
+        let others = self.calls.iter().filter(|(_, call)| !self.gone && able(call));
+        let other = others.max_by_key(|(number, call)| (call.asker.is_some(), **number)).map(|(number, _)| *number);
+        let Some((number, call)) = other.and_then(|number| Some((number, self.calls.get_mut(&number)?))) else {
+            self.rounds.by_question.remove(&id);
+            return effects.to_session.push(message::error_response(Some(&id), BRIDGE_ERROR, why, None));
+        };
+        call.questions.push(question);
+        let begin = call.asker.is_some() && call.due.is_none();
+        self.rounds.by_question.insert(id, number);
+        if begin {
+            self.set_due(number, Some((self.now + GATHER, Due::Ask(number))));
+        }
     }
 
     /// The server needs no answer to this question any more.
@@ -243,23 +296,29 @@ impl ModernClient {
     pub(super) fn ask(&mut self, now: Duration, number: u64, effects: &mut Effects) {
         self.set_due(number, None);
         let state = self.new_state();
-        let meta = self.facts().and_then(super::Facts::short_info);
-        let meta =
-            meta.map(|info| format!(",\"_meta\":{{\"{}\":{info}}}", super::opening::SERVER_INFO)).unwrap_or_default();
+        let info = self.facts().and_then(super::Facts::short_info).map(str::to_owned);
         let Some(call) = self.calls.get_mut(&number).filter(|call| !call.questions.is_empty()) else { return };
         let Some(asker) = call.asker.take() else { return };
-        let requests: Vec<String> = call
-            .questions
-            .iter()
-            .map(|question| format!("{}:{}", message::quote(&question.key), question.request))
-            .collect();
-        let result = format!(
-            "{{\"resultType\":\"input_required\",\"inputRequests\":{{{}}},\"requestState\":\"{state}\"{meta}}}",
-            requests.join(",")
-        );
+        let mut requests = Object::new("{}");
+        for question in &call.questions {
+            if let Some(request) = question.request() {
+                requests.add_value(message::quote(&question.key), With::Object(request));
+            }
+        }
+        let mut result = Object::new("{}");
+        result.add("resultType", "\"input_required\"");
+        result.add_value("\"inputRequests\"", With::Object(requests));
+        result.add("requestState", &message::quote(&state));
+        if let Some(info) = &info {
+            result.add("_meta", &format!("{{\"{}\":{info}}}", super::opening::SERVER_INFO));
+        }
+        let mut response = Object::new("{}");
+        response.add("jsonrpc", "\"2.0\"");
+        response.add("id", &asker.id.to_json());
+        response.add_value("\"result\"", With::Object(result));
+        effects.to_client.push(response.into_string().into());
         call.state = Some(state.clone());
         self.waiting.remove(&asker.id);
-        effects.to_client.push(message::result_response(&asker.id, &result));
         self.rounds.last += 1;
         self.rounds.order.insert(self.rounds.last, state.clone());
         self.rounds.by_state.insert(state, number);
@@ -300,9 +359,12 @@ impl ModernClient {
     pub(super) fn forget_all(&mut self, effects: &mut Effects) {
         let mut away: Vec<u64> = self.rounds.by_state.values().copied().collect();
         away.sort_unstable();
+        // Nobody else will be asked either.
+        let gone = std::mem::replace(&mut self.gone, true);
         for number in away {
             self.forget(number, "the client left before it answered", effects);
         }
+        self.gone = gone;
     }
 
     /// The answer came while the client was away.
@@ -438,14 +500,17 @@ impl ModernClient {
         let mut visits = Vec::new();
         for (raw, serial) in demanded.into_iter().zip(first..) {
             let Ok([elicitation]) = members(raw.get(), ["elicitationId"]) else { continue };
-            let mut params = Object::new(raw.get());
-            params.remove(elicitation);
+            if questions::judge(ASK_FOR_URL, Some(raw.get()), Abilities::ALL).is_err() {
+                continue;
+            }
             visits.extend(elicitation.and_then(|id| string(id.value)).map(Box::from));
             questions.push(OpenQuestion {
                 key: format!("elicitation-{serial}").into(),
                 need: Need::Url,
                 server_id: None,
-                request: format!("{{\"method\":\"elicitation/create\",\"params\":{}}}", params.into_string()),
+                stray: false,
+                method: ASK_FOR_URL.into(),
+                params: Some(stored.text.slice_ref(raw.get().as_bytes())),
             });
         }
         let Some(call) = self.calls.get_mut(&number) else { return };

@@ -269,3 +269,71 @@ fn questions_of_all_calls_together_are_bounded() {
     test.server(json!({"id": numbers[2], "result": {}}), None);
     assert!(ask(&mut test, 5, 3) && !ask(&mut test, 9003, 4));
 }
+
+/// A question on the notification stream.
+fn aside(test: &mut Test, id: &str) -> Said {
+    test.server(json!({"id": id, "method": "elicitation/create", "params": {"message": id}}), None)
+}
+
+fn key_of(asked: &Value) -> String {
+    asked["result"]["inputRequests"].as_object().expect("questions").keys().next().expect("one").clone()
+}
+
+#[test]
+fn a_question_beside_the_streams_outlives_the_answer_of_the_request_that_carried_it() {
+    let mut test = Test::new();
+    test.call(1);
+    let newest = test.call(2);
+    // Answered before the client was asked: the other request carries the question.
+    assert!(aside(&mut test, "q1").server.is_empty());
+    assert_eq!(test.server(json!({"id": newest, "result": {}}), None).one()["id"], 2);
+    let asked = test.wait(Duration::from_millis(30)).one();
+    assert_eq!(asked["id"], 1);
+    let params = json!({"name": "t", "requestState": asked["result"]["requestState"], "inputResponses": {key_of(&asked): {"action": "decline"}}});
+    assert_eq!(test.client(3, "tools/call", params).for_server()["id"], "q1");
+
+    // Answered while the client answers the question: that answer still goes to the server.
+    let newest = test.call(4);
+    aside(&mut test, "q2");
+    let asked = test.wait(Duration::from_millis(30)).one();
+    assert_eq!(asked["id"], 4);
+    test.server(json!({"id": newest, "result": {"a": 1}}), None);
+    let params = json!({"name": "t", "requestState": asked["result"]["requestState"], "inputResponses": {key_of(&asked): {"action": "decline"}}});
+    let said = test.client(5, "tools/call", params);
+    assert_eq!((&said.server[0]["id"], &said.client[0]["result"]["a"]), (&json!("q2"), &json!(1)));
+}
+
+#[test]
+fn a_question_beside_the_streams_outlives_a_cancelled_request() {
+    let mut test = Test::new();
+    test.call(1);
+    test.call(2);
+    aside(&mut test, "q1");
+    assert_eq!(test.cancel(2).for_server()["method"], "notifications/cancelled");
+    assert_eq!(test.wait(Duration::from_millis(30)).one()["id"], 1, "the other request carries it");
+    // Nobody is left who could.
+    let mut test = Test::new();
+    test.call(3);
+    aside(&mut test, "q3");
+    let said = test.cancel(3);
+    assert_eq!((&said.server[0]["id"], said.server.len()), (&json!("q3"), 2), "{:?}", said.server);
+    assert!(said.server[0]["error"].is_object());
+}
+
+#[test]
+fn a_notification_of_an_extension_loses_what_only_the_modern_era_has() {
+    let mut test = Test::new();
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"a":1e0}"#;
+    let table = [
+        (format!(r#"{{"_meta":{meta},"n":1e400}}"#), r#"{"_meta":{"a":1e0},"n":1e400}"#),
+        (format!(r#"{{"n":2,"_meta":{}}}"#, meta.replace(",\"a\":1e0", "")), r#"{"n":2}"#),
+        (r#"{"s":"io.modelcontextprotocol/"}"#.into(), r#"{"s":"io.modelcontextprotocol/"}"#),
+    ];
+    for (params, expected) in table {
+        let line =
+            |params: &str| format!(r#"{{"jsonrpc":"2.0","method":"notifications/com.example","params":{params}}}"#);
+        let mut effects = Effects::default();
+        test.machine.client_line(test.now, &line(&params).into(), &mut effects);
+        assert_eq!(effects.to_session, [Bytes::from(line(expected))]);
+    }
+}
