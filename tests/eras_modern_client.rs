@@ -159,6 +159,7 @@ impl Run {
         }
         self.to_server.extend(effects.to_session);
         self.to_server.extend(effects.answers);
+        self.to_server.extend(effects.settled);
         self.to_client.extend(effects.to_client);
         self.learnt += usize::from(effects.learnt == Some(Learnt::Confirmed(None)));
         self.wrong_era = effects.wrong_era;

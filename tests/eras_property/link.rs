@@ -110,7 +110,7 @@ impl Link {
             check_wire(&line, !of_modern_client, false);
             self.queue.push_back(if near { To::Client(line) } else { To::Near(line, false, about) });
         }
-        for line in effects.to_session.into_iter().chain(effects.settled) {
+        for line in effects.to_session.into_iter().chain(effects.answers).chain(effects.settled) {
             let line = text(&line);
             check_wire(&line, of_modern_client, true);
             if of_modern_client

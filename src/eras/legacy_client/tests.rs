@@ -200,9 +200,14 @@ fn a_client_is_answered_although_the_server_wants_a_sign_in_first() {
         &mut client,
         r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e1","error":{"code":-32001,"message":"sign in","data":{"source":"mcp-drawbridge","kind":"sign-in"}}}"#,
     );
-    let answer = text(&heard.to_client[0]);
-    assert!(answer.contains(r#""id":0,"result":{"protocolVersion":"2025-06-18""#), "{answer}");
+    assert!(heard.to_client.is_empty(), "there is still time");
     let mut effects = Effects::default();
-    client.tick(Duration::from_secs(1), &mut effects);
+    client.tick(client.next_deadline().expect("the end of that time"), &mut effects);
+    let answer = text(&effects.to_client[0]);
+    assert!(answer.contains(r#""id":0,"result":{"protocolVersion":"2025-06-18""#), "{answer}");
+    assert!(effects.to_session.is_empty(), "our own question begins no second sign-in");
+    let (mut effects, later) = (Effects::default(), Duration::from_secs(60));
+    client.signing_in(later, &SignIn::Done, &mut effects);
+    client.tick(later, &mut effects);
     assert!(text(&effects.to_session[0]).contains("server/discover"), "and the truth is asked for again");
 }
