@@ -69,6 +69,34 @@ pub(super) fn rpc_error(body: &Bytes) -> Option<(i64, Option<Bytes>)> {
     }
 }
 
+/// Whether an error refuses the request's version and names legacy versions alone.
+pub(super) fn says_legacy_alone(error: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: i64,
+        data: Versions,
+    }
+    #[derive(Deserialize)]
+    struct Versions {
+        supported: Vec<String>,
+    }
+    serde_json::from_str::<Refusal>(error.get()).is_ok_and(|refusal| {
+        refusal.code == era::UNSUPPORTED_VERSION
+            && era::is_legacy_alone(refusal.data.supported.iter().map(String::as_str))
+    })
+}
+
+/// The same of an error body.
+pub(super) fn body_says_legacy_alone(body: &Bytes) -> bool {
+    match message::parse(body) {
+        Ok(Parsed::One(Message::Response(response))) => match response.outcome {
+            Outcome::Error(error) => says_legacy_alone(error),
+            Outcome::Result(_) => false,
+        },
+        _ => false,
+    }
+}
+
 /// The code of a JSON-RPC error.
 pub(super) fn rpc_code(error: &RawValue) -> Option<i64> {
     Some(ErrorHead::read(error)?.code)
