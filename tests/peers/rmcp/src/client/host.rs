@@ -36,20 +36,34 @@ impl Host {
 
 impl ClientHandler for Host {
     fn get_info(&self) -> ClientConfig {
-        let capabilities = json!({"roots": {"listChanged": true}, "sampling": {}, "elicitation": {"form": {}, "url": {}}});
-        ClientConfig::new(serde_json::from_value(capabilities).expect("capabilities"), Implementation::new("rmcp-client", "1.0.0"))
-            .with_protocol_version(ProtocolVersion::V_2025_11_25)
+        let capabilities =
+            json!({"roots": {"listChanged": true}, "sampling": {}, "elicitation": {"form": {}, "url": {}}});
+        ClientConfig::new(
+            serde_json::from_value(capabilities).expect("capabilities"),
+            Implementation::new("rmcp-client", "1.0.0"),
+        )
+        .with_protocol_version(ProtocolVersion::V_2025_11_25)
     }
 
-    async fn create_elicitation(&self, request: ElicitRequestParams, _: RequestContext<RoleClient>) -> Result<ElicitResult, ErrorData> {
+    async fn create_elicitation(
+        &self,
+        request: ElicitRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
         let answer = ElicitResult::new(ElicitationAction::Accept);
         Ok(match request {
-            ElicitRequestParams::FormElicitationParams { message, .. } => answer.with_content(json!({"name": format!("Ada ({message})")})),
+            ElicitRequestParams::FormElicitationParams { message, .. } => {
+                answer.with_content(json!({"name": format!("Ada ({message})")}))
+            }
             _ => answer,
         })
     }
 
-    async fn create_message(&self, params: CreateMessageRequestParams, _: RequestContext<RoleClient>) -> Result<CreateMessageResult, ErrorData> {
+    async fn create_message(
+        &self,
+        params: CreateMessageRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
         let asked = json!(params.messages);
         let prompt = asked.pointer("/0/content/text").and_then(Value::as_str).unwrap_or_default();
         let message = SamplingMessage::assistant_text(format!("model says {prompt}"));

@@ -178,7 +178,9 @@ impl Peer {
             while let Ok(Some(notification)) = subscription.next().await {
                 match notification {
                     ServerNotification::ToolListChangedNotification(_) => host.saw(Seen::ToolsChanged),
-                    ServerNotification::ResourceUpdatedNotification(update) => host.saw(Seen::Updated(update.params.uri)),
+                    ServerNotification::ResourceUpdatedNotification(update) => {
+                        host.saw(Seen::Updated(update.params.uri))
+                    }
                     _ => {}
                 }
             }
@@ -212,7 +214,8 @@ impl Report {
 
     async fn check_within(&mut self, name: &str, limit: Duration, body: impl Future<Output = Fallible>) -> bool {
         let start = Instant::now();
-        let outcome = tokio::time::timeout(limit, body).await.unwrap_or_else(|_| Err(format!("no outcome within {limit:?}")));
+        let outcome =
+            tokio::time::timeout(limit, body).await.unwrap_or_else(|_| Err(format!("no outcome within {limit:?}")));
         match &outcome {
             Ok(()) => println!("ok {name} ({} ms)", start.elapsed().as_millis()),
             Err(error) => {

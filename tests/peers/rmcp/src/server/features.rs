@@ -103,29 +103,42 @@ impl Features {
         serde_json::from_value(Value::Array(tools)).expect("tools")
     }
 
-    /// Asks the client, in the way of its era; `Err` is what to answer until it has said something.
+    /// Asks the client, in the way of its era; `Err` is what to answer until it has said something. An answer must bring back the state
+    /// that went with its question.
     async fn question(
         &self,
         request: InputRequest,
         answers: Option<&InputResponses>,
+        state: Option<&str>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Value, Result<CallToolResponse, ErrorData>> {
         const KEY: &str = "question";
         if modern(context) {
-            return answers.and_then(|answers| answers.get(KEY)).cloned().ok_or_else(|| {
-                Ok(InputRequiredResult::from_input_requests([(KEY.to_owned(), request)].into()).into())
-            });
+            let asked = json!(request).to_string();
+            return match answers.and_then(|answers| answers.get(KEY)) {
+                Some(answer) if state == Some(&asked) => Ok(answer.clone()),
+                Some(_) => Err(Err(ErrorData::invalid_params(format!("requestState is {state:?}, not {asked}"), None))),
+                None => Err(Ok(InputRequiredResult::new(Some([(KEY.to_owned(), request)].into()), Some(asked)).into())),
+            };
         }
         let peer = &context.peer;
         let answer = match request {
-            InputRequest::CreateMessage(request) => peer.create_message(request.params).await.map(|answer| json!(answer)),
-            InputRequest::Elicitation(request) => peer.create_elicitation(request.params).await.map(|answer| json!(answer)),
+            InputRequest::CreateMessage(request) => {
+                peer.create_message(request.params).await.map(|answer| json!(answer))
+            }
+            InputRequest::Elicitation(request) => {
+                peer.create_elicitation(request.params).await.map(|answer| json!(answer))
+            }
             _ => peer.list_roots().await.map(|answer| json!(answer)),
         };
         answer.map_err(|error| Ok(CallToolResult::error(vec![ContentBlock::text(error.to_string())]).into()))
     }
 
-    async fn slow(&self, arguments: &Value, context: &RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+    async fn slow(
+        &self,
+        arguments: &Value,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         /// Counts a call that is dropped, too: rmcp gives up a request whose client has gone.
         struct Unanswered<'a>(&'a AtomicU64, bool);
         impl Drop for Unanswered<'_> {
@@ -188,25 +201,35 @@ impl ServerHandler for Features {
         })
     }
 
-    async fn list_tools(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(self.tools()))
     }
 
-    async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
         let arguments = Value::Object(request.arguments.unwrap_or_default());
-        let answers = request.input_responses.as_ref();
+        let (answers, state) = (request.input_responses.as_ref(), request.request_state.as_deref());
         let string = |name: &str| arguments[name].as_str().unwrap_or_default();
         // The client's answer to a question, or what to return instead.
         macro_rules! ask {
             ($method:literal, $params:expr) => {{
                 let asked = serde_json::from_value(json!({"method": $method, "params": $params})).expect("a question");
-                match self.question(asked, answers, &context).await {
+                match self.question(asked, answers, state, &context).await {
                     Ok(answer) => answer,
                     Err(instead) => return instead,
                 }
             }};
         }
-        let at = |answer: &Value, pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let at = |answer: &Value, pointer: &str| {
+            answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
         let visit = |id: &str| json!({"mode": "url", "elicitationId": id, "url": "https://example.com/visit", "message": "Please look"});
         Ok(match request.name.as_ref() {
             "echo" => text(string("text")),
@@ -216,8 +239,12 @@ impl ServerHandler for Features {
             }
             "slow" | "slow_once" => return self.slow(&arguments, &context).await,
             "ask" => {
-                let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]});
-                let answer = ask!("elicitation/create", json!({"mode": "form", "message": string("message"), "requestedSchema": schema}));
+                let schema =
+                    json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]});
+                let answer = ask!(
+                    "elicitation/create",
+                    json!({"mode": "form", "message": string("message"), "requestedSchema": schema})
+                );
                 text(format!("{} {}", at(&answer, "/action"), at(&answer, "/content/name")).trim())
             }
             "visit" => text(at(&ask!("elicitation/create", visit("visit")), "/action")),
@@ -228,14 +255,24 @@ impl ServerHandler for Features {
                 tokio::spawn(async move {
                     tokio::time::sleep(VISIT).await;
                     visited.store(true, Ordering::Relaxed);
-                    let complete = CustomNotification::new("notifications/elicitation/complete", Some(json!({"elicitationId": ID})));
+                    let complete = CustomNotification::new(
+                        "notifications/elicitation/complete",
+                        Some(json!({"elicitationId": ID})),
+                    );
                     let _ = peer.send_notification(ServerNotification::CustomNotification(complete)).await;
                 });
-                return Err(ErrorData::new(URL_ELICITATION_REQUIRED, "a page must be visited", Some(json!({"elicitations": [visit(ID)]}))));
+                return Err(ErrorData::new(
+                    URL_ELICITATION_REQUIRED,
+                    "a page must be visited",
+                    Some(json!({"elicitations": [visit(ID)]})),
+                ));
             }
             "sample" => {
                 let message = json!({"role": "user", "content": {"type": "text", "text": string("prompt")}});
-                text(at(&ask!("sampling/createMessage", json!({"messages": [message], "maxTokens": 10})), "/content/text"))
+                text(at(
+                    &ask!("sampling/createMessage", json!({"messages": [message], "maxTokens": 10})),
+                    "/content/text",
+                ))
             }
             "roots" => {
                 let answer = ask!("roots/list", json!({}));
@@ -270,7 +307,11 @@ impl ServerHandler for Features {
         })
     }
 
-    async fn list_resources(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListResourcesResult, ErrorData> {
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
         Ok(ListResourcesResult::with_all_items(vec![Resource::new(COUNTER, "counter")]))
     }
 
@@ -282,7 +323,11 @@ impl ServerHandler for Features {
         Ok(ListResourceTemplatesResult::with_all_items(vec![ResourceTemplate::new("peer://item/{id}", "item")]))
     }
 
-    async fn read_resource(&self, request: ReadResourceRequestParams, _: RequestContext<RoleServer>) -> Result<ReadResourceResponse, ErrorData> {
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
         let uri = request.uri;
         let content = match uri.strip_prefix("peer://item/") {
             _ if uri == COUNTER => self.world.counter.load(Ordering::Relaxed).to_string(),
@@ -292,12 +337,20 @@ impl ServerHandler for Features {
         Ok(ReadResourceResult::new(vec![ResourceContents::text(content, uri)]).into())
     }
 
-    async fn list_prompts(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListPromptsResult, ErrorData> {
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
         let name = PromptArgument::new("name").with_required(true);
         Ok(ListPromptsResult::with_all_items(vec![Prompt::new("greet", Some("Greets"), Some(vec![name]))]))
     }
 
-    async fn get_prompt(&self, request: GetPromptRequestParams, _: RequestContext<RoleServer>) -> Result<GetPromptResponse, ErrorData> {
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
         if request.name != "greet" {
             return Err(ErrorData::invalid_params(format!("no prompt {}", request.name), None));
         }
@@ -316,7 +369,11 @@ impl ServerHandler for Features {
         Ok(())
     }
 
-    async fn unsubscribe(&self, request: UnsubscribeRequestParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
         self.subscribed.lock().unwrap().remove(&request.uri);
         Ok(())
     }
@@ -335,7 +392,9 @@ impl ServerHandler for Features {
                 change = changes.recv() => change,
             };
             let sent = match change {
-                Ok(Change::Tools) if accepted.tools_list_changed == Some(true) => context.sink().notify_tool_list_changed().await,
+                Ok(Change::Tools) if accepted.tools_list_changed == Some(true) => {
+                    context.sink().notify_tool_list_changed().await
+                }
                 Ok(Change::Counter) if counter => context.sink().notify_resource_updated(COUNTER).await,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => Ok(()),
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),

@@ -176,7 +176,8 @@ impl Host {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         say(format!("body {}", String::from_utf8_lossy(&body).chars().take(300).collect::<String>()));
         let answer = self.service.handle(Request::from_parts(head, Full::new(body))).await;
-        let kind = answer.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind =
+            answer.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         say(format!("{} {kind}", answer.status()));
         answer
     }
@@ -230,7 +231,10 @@ impl Body for Until {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 
