@@ -164,4 +164,22 @@ mod tests {
         assert!(!says_session_gone(&error(r#"{"code":-32000,"message":"no such file"}"#)));
         assert!(!says_session_gone(&error(r#"{"code":-32022,"message":"session not found"}"#)));
     }
+
+    #[test]
+    fn a_server_of_both_eras_may_be_told_to_serve_the_older_one() {
+        let error = |text: &str| serde_json::from_str::<Box<RawValue>>(text).expect("JSON");
+        for (expected, text) in [
+            (true, r#"{"code":-32022,"message":"no","data":{"requested":"2026-07-28","supported":["2025-11-25"]}}"#),
+            (false, r#"{"code":-32022,"message":"no","data":{"supported":["2025-11-25","2031-01-01"]}}"#),
+            (false, r#"{"code":-32022,"message":"no","data":{"supported":[]}}"#),
+            (false, r#"{"code":-32022,"message":"no","data":{"supported":"2025-11-25"}}"#),
+            (false, r#"{"code":-32022,"message":"no"}"#),
+            (false, r#"{"code":-32000,"message":"no","data":{"supported":["2025-11-25"]}}"#),
+        ] {
+            assert_eq!(says_legacy_alone(&error(text)), expected, "{text}");
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{text}}}"#);
+            assert_eq!(body_says_legacy_alone(&Bytes::from(body)), expected, "{text}");
+        }
+        assert!(!body_says_legacy_alone(&Bytes::from_static(b"no")));
+    }
 }

@@ -230,7 +230,13 @@ impl ServerHandler for Features {
         let at = |answer: &Value, pointer: &str| {
             answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let visit = |id: &str| json!({"mode": "url", "elicitationId": id, "url": "https://example.com/visit", "message": "Please look"});
+        let visit = |id: Option<&str>| {
+            let mut params = json!({"mode": "url", "url": "https://example.com/visit", "message": "Please look"});
+            if let Some(id) = id {
+                params["elicitationId"] = json!(id);
+            }
+            params
+        };
         Ok(match request.name.as_ref() {
             "echo" => text(string("text")),
             "add" => {
@@ -247,7 +253,12 @@ impl ServerHandler for Features {
                 );
                 text(format!("{} {}", at(&answer, "/action"), at(&answer, "/content/name")).trim())
             }
-            "visit" => text(at(&ask!("elicitation/create", visit("visit")), "/action")),
+            "visit" => text(at(&ask!("elicitation/create", visit((!modern(&context)).then_some("visit"))), "/action")),
+            // 2026-07-28 has no such error: there it asks.
+            "must_visit" if modern(&context) => {
+                ask!("elicitation/create", visit(None));
+                text("visited")
+            }
             "must_visit" if self.visited.load(Ordering::Relaxed) => text("visited"),
             "must_visit" => {
                 const ID: &str = "must_visit";
@@ -264,7 +275,7 @@ impl ServerHandler for Features {
                 return Err(ErrorData::new(
                     URL_ELICITATION_REQUIRED,
                     "a page must be visited",
-                    Some(json!({"elicitations": [visit(ID)]})),
+                    Some(json!({"elicitations": [visit(Some(ID))]})),
                 ));
             }
             "sample" => {
