@@ -49,7 +49,8 @@ pub struct ModernHeaders {
     pub version: String,
     /// `Mcp-Method`.
     pub method: String,
-    /// `Mcp-Name` for `tools/call`, `prompts/get` and `resources/read`, encoded.
+    /// `Mcp-Name` for `tools/call`, `prompts/get` and `resources/read`, and for the methods about one task (SEP-2663 "Routing Headers"),
+    /// encoded.
     pub name: Option<String>,
     /// `Mcp-Param-*`: what stands behind the second hyphen, and the encoded values.
     pub params: Vec<(Box<str>, String)>,
@@ -61,6 +62,8 @@ struct Params<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
     uri: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "taskId")]
+    task: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     meta: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
@@ -88,6 +91,7 @@ fn headers_of(method: &str, params: Option<&RawValue>) -> Option<ModernHeaders> 
     let mirrored = match method {
         "tools/call" | "prompts/get" => params.name,
         "resources/read" => params.uri,
+        "tasks/get" | "tasks/update" | "tasks/cancel" => params.task,
         _ => None,
     };
     let name = mirrored.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
@@ -119,11 +123,29 @@ pub fn is_modern_error(code: i64) -> bool {
 
 /// Whether a refusal of a legacy message may mean that the server is of the modern era. For `initialize` a hint is enough, because
 /// `server/discover` decides then: a modern server does not know the method, or misses `_meta` (2026-07-28 "Compatibility Matrix").
-/// Other messages want proof.
-pub fn may_refuse_legacy(handshake: bool, code: Option<i64>) -> bool {
-    code.is_some_and(|code| {
-        is_modern_error(code) || (handshake && matches!(code, message::METHOD_NOT_FOUND | message::INVALID_PARAMS))
-    })
+/// Other messages want proof, because the session is lost by it and the message goes out again: the status that goes with these errors,
+/// and an error that only a modern server makes, or the one for missing `_meta` fields (2026-07-28 "Overview", `_meta`) that says so.
+pub fn may_refuse_legacy(handshake: bool, status: u16, code: Option<i64>, body: &[u8]) -> bool {
+    let Some(code) = code else { return false };
+    if handshake {
+        return is_modern_error(code) || matches!(code, message::METHOD_NOT_FOUND | message::INVALID_PARAMS);
+    }
+    status == 400 && (is_modern_error(code) || (code == message::INVALID_PARAMS && speaks_of_meta(body)))
+}
+
+/// Bytes of an error body that are searched for the words of a server that misses `_meta`.
+const MAX_SEARCHED: usize = 4096;
+
+fn speaks_of_meta(body: &[u8]) -> bool {
+    let searched = body.get(..body.len().min(MAX_SEARCHED)).unwrap_or_default();
+    [&b"_meta"[..], b"io.modelcontextprotocol"].iter().any(|word| memchr::memmem::find(searched, word).is_some())
+}
+
+/// Whether a refusal of `initialize` tells nothing, so that a modern server may have made it: one without a reason that a program reads.
+/// A modern server owes an error (2026-07-28 "Streamable HTTP", Server Validation), but what stands before it need not pass that on. A web
+/// page is the wrong address.
+pub fn says_nothing_of_eras(status: u16, body: &[u8]) -> bool {
+    matches!(status, 400 | 404) && !body.trim_ascii_start().starts_with(b"<")
 }
 
 /// Whether a refusal of a modern message may mean that the server is of the legacy era (2026-07-28 "Streamable HTTP", Backward
@@ -160,16 +182,37 @@ mod tests {
 
     #[test]
     fn a_refusal_tells_the_era() {
-        for (handshake, code, expected) in [
-            (true, Some(-32022), true),
-            (false, Some(-32022), true),
-            (true, Some(-32601), true),
-            (false, Some(-32601), false),
-            (true, Some(-32602), true),
-            (true, Some(-32000), false),
-            (true, None, false),
+        let no_meta = r#"{"error":{"code":-32602,"message":"the request's _meta lacks a field"}}"#;
+        let far = format!("{}_meta", " ".repeat(MAX_SEARCHED));
+        for (handshake, status, code, body, expected) in [
+            (true, 400, Some(-32022), "", true),
+            (true, 200, Some(-32022), "", true),
+            (false, 400, Some(-32022), "", true),
+            (false, 200, Some(-32022), "", false),
+            (true, 404, Some(-32601), "", true),
+            (false, 404, Some(-32601), "", false),
+            (true, 400, Some(-32602), "", true),
+            (false, 400, Some(-32602), "", false),
+            (false, 400, Some(-32602), no_meta, true),
+            (false, 400, Some(-32602), r#"{"key":"io.modelcontextprotocol/clientCapabilities"}"#, true),
+            (false, 400, Some(-32602), &far, false),
+            (false, 200, Some(-32602), no_meta, false),
+            (true, 400, Some(-32000), "", false),
+            (true, 400, None, "", false),
+            (false, 400, None, no_meta, false),
         ] {
-            assert_eq!(may_refuse_legacy(handshake, code), expected, "{handshake} {code:?}");
+            let found = may_refuse_legacy(handshake, status, code, body.as_bytes());
+            assert_eq!(found, expected, "{handshake} {status} {code:?} {body}");
+        }
+        for (status, body, expected) in [
+            (400, "", true),
+            (404, "Bad Request", true),
+            (400, "{\"error\":\"no\"}", true),
+            (404, " <!doctype html>", false),
+            (405, "", false),
+            (500, "", false),
+        ] {
+            assert_eq!(says_nothing_of_eras(status, body.as_bytes()), expected, "{status} {body}");
         }
         for (method, status, code, expected) in [
             ("tools/list", 400, None, true),
@@ -218,6 +261,10 @@ mod tests {
         let made = headers("resources/read", &format!("{{\"uri\":\"file:///a b\",{meta}}}")).expect("modern");
         assert_eq!(made.name.as_deref(), Some("file:///a b"));
         assert_eq!(headers("tools/list", &format!("{{\"name\":\"x\",{meta}}}")).expect("modern").name, None);
+        for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+            let made = headers(method, &format!("{{\"taskId\":\"t 1\",\"name\":\"x\",{meta}}}")).expect("modern");
+            assert_eq!(made.name.as_deref(), Some("t 1"), "{method}: requests about a task go where its state is");
+        }
         let escaped = r#"{"_meta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}"#;
         assert!(headers("ping", escaped).is_some(), "an escaped slash is the same key");
         assert!(headers("tools/call", r#"{"name":"io.modelcontextprotocol/protocolVersion"}"#).is_none());

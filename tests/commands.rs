@@ -356,6 +356,21 @@ fn status_of_nothing_writes_nothing() {
     assert!(String::from_utf8(memory.stdout).unwrap().ends_with("kept in memory, until this process ends.\n"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let home = Home::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let printed = home.command(&["status", "--json"]).stdout(full).output().unwrap();
+    assert_eq!(printed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&printed.stderr).contains("stdout cannot be written"), "{printed:?}");
+    // A reader that has read enough is none.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let printed = home.command(&["status", "--json"]).stdout(writer).output().unwrap();
+    assert_eq!((printed.status.code(), &*printed.stderr), (Some(0), &b""[..]));
+}
+
 // ---- import ----
 
 const SERVER: &str = "http://127.0.0.1:18141/mcp";
@@ -418,13 +433,28 @@ fn sign_ins_of_mcp_remote_are_taken_over() {
     assert_eq!(status["sign_ins"][0]["server"], SERVER);
     assert_eq!(
         (&status["sign_ins"][0]["client"], &status["sign_ins"][0]["refresh_token"]),
-        (&"registration".into(), &true.into())
+        (&"dynamic registration".into(), &true.into())
     );
 
     let again = home.run(&["import", SERVER]);
     assert_eq!(again.code, Some(0));
     assert!(again.out.contains("because there is a sign-in for this server already"), "{}", again.out);
     assert!(!again.out.contains("Taken"), "{}", again.out);
+}
+
+#[test]
+fn files_of_no_use_are_no_success() {
+    let home = Home::new();
+    mcp_remote(&home, "mcp-remote-v1", HASH);
+    let directory = home.0.path().join(".mcp-auth/mcp-remote-v1");
+    std::fs::write(directory.join(format!("{HASH}_tokens.json")), "{}").unwrap();
+    std::fs::write(directory.join(format!("{HASH}_client_info.json")), CLIENT.replace("https://as.test", "ftp://as"))
+        .unwrap();
+    let left = home.run(&["import", SERVER]);
+    assert_eq!(left.code, Some(1), "{}", left.out);
+    for why in ["it is not what mcp-remote writes", "is no https address", "Nothing was taken over. Sign in with"] {
+        assert!(left.out.contains(why), "{why}\n{}", left.out);
+    }
 }
 
 /// What mcp-remote would have after a sign-in.

@@ -4,7 +4,8 @@
 //! * `client` the client writes this line (`raw`: this text); `gone` stdin ends; `after` so many milliseconds pass;
 //! * `post`, `get`, `delete` the next HTTP request is this; `as` names it; `headers` holds those of the modern era, `text` a part of its body
 //!   to the byte;
-//! * `answer`, `open`, `event`, `end`, `fail` what comes back for the request `to`;
+//! * `answer`, `open`, `event`, `end`, `fail` what comes back for the request `to`; `held` it waits for a sign-in;
+//! * `wanted` a person is asked to sign in; `signed_in`, `given_up` what comes of it;
 //! * `hears` the next line to the client is this; `aborted` a request was dropped; `remembers` what the next run shall know;
 //!   `exit` the bridge leaves.
 //!
@@ -22,7 +23,8 @@ use mcp_drawbridge::era::Era;
 use mcp_drawbridge::eras::{Eras, Protocol, Settings};
 use mcp_drawbridge::message::Id;
 use mcp_drawbridge::session::{
-    self, Action, Content, ExchangeId, Failure, FailureKind, Head, Input, Memory, Outgoing, Remembered, Session, Verb,
+    self, Action, Content, ExchangeId, Failure, FailureKind, Head, Input, Memory, Outgoing, Remembered, Session,
+    SignIn, Verb,
 };
 use mcp_drawbridge::sse::Event;
 use serde_json::{Value, json};
@@ -58,7 +60,11 @@ impl World {
             },
         });
         let server = String::from("example.com");
-        let session = session::Settings { server: server.clone(), nonce: "n".into(), ..session::Settings::default() };
+        let mut session =
+            session::Settings { server: server.clone(), nonce: "n".into(), ..session::Settings::default() };
+        if let Some(hold) = set["hold"].as_u64() {
+            session.hold = Duration::from_millis(hold);
+        }
         let rounds = set["rounds"].as_u64().map_or(10, |rounds| u32::try_from(rounds).expect("few"));
         let settings = Settings { protocol, server, nonce: "n".into(), max_rounds: rounds, ..Settings::default() };
         Self {
@@ -139,10 +145,21 @@ impl World {
             }
             "end" => self.input(Input::Ended { exchange: self.exchange(step), failure: None }),
             "fail" => {
-                let failure =
-                    Failure { kind: FailureKind::Connect, unsent: true, message: "no connection".into(), hint: None };
+                let kind = match step["kind"].as_str() {
+                    Some("sign-in") => FailureKind::SignIn,
+                    _ => FailureKind::Connect,
+                };
+                let failure = Failure { kind, unsent: true, message: "no connection".into(), hint: None };
                 self.input(Input::Failed { exchange: self.exchange(step), failure });
             }
+            "held" => self.input(Input::Held { exchange: self.exchange(step) }),
+            "wanted" => {
+                self.input(Input::SignIn(SignIn::Wanted { url: "https://as.example/".into(), advice: "".into() }));
+            }
+            "given_up" => {
+                self.input(Input::SignIn(SignIn::Ended { message: "the person said no".into(), hint: None }));
+            }
+            "signed_in" => self.input(Input::SignIn(SignIn::Done)),
             "hears" => {
                 let line = self.heard.pop_front().unwrap_or_else(|| panic!("the client heard nothing"));
                 let line: Value = serde_json::from_slice(&line).expect("JSON");

@@ -158,6 +158,7 @@ impl Run {
             panic!("{place}: no such step");
         }
         self.to_server.extend(effects.to_session);
+        self.to_server.extend(effects.answers);
         self.to_client.extend(effects.to_client);
         self.learnt += usize::from(effects.learnt == Some(Learnt::Confirmed(None)));
         self.wrong_era = effects.wrong_era;

@@ -33,6 +33,7 @@ use url::Url;
 
 use self::discover::Found;
 use self::login::{Login, same};
+use self::renew::Pause;
 use self::sign_in::Opener;
 use super::challenge::{self, Challenge};
 use super::error::{AuthError, Fault, Mender};
@@ -50,6 +51,10 @@ pub use self::manual::{LoggedIn, LoggedOut};
 const MAX_AUTHORIZATIONS: u32 = 3;
 /// Times that one request may be repeated with another token, whoever got it.
 const MAX_REPEATS: u32 = 6;
+/// Sign-ins that may open a tab by themselves within [`TABS_WITHIN`], in one process.
+const MAX_TABS: usize = 5;
+/// See [`MAX_TABS`].
+const TABS_WITHIN: Duration = Duration::from_secs(600);
 /// How long a server that has no authorization server is not looked at again.
 const NOTHING_THERE: Duration = Duration::from_secs(60);
 /// The rule of a server that refuses and says no way to sign in.
@@ -72,6 +77,8 @@ pub struct Attempt {
     authorizations: u32,
     /// The token that was asked for in this attempt: one that is refused too was not too old.
     obtained: Option<Secret>,
+    /// A person has signed in for it.
+    signed_in: bool,
 }
 
 /// What to do with a request that was refused.
@@ -118,8 +125,14 @@ struct State {
     pasted: Option<AuthError>,
     /// What became of the last sign-in, if it came to nothing.
     failure: Option<String>,
+    /// After a refresh that failed for a while.
+    pause: Option<Pause>,
+    /// The access token that cannot be renewed: the authorization server said so.
+    refused: Option<Secret>,
     /// A server without any authorization server is not asked for one all the time.
     no_sign_in_until: Option<Instant>,
+    /// When sign-ins began that open a tab by themselves.
+    tabs: Vec<Instant>,
     /// A sign-in came to nothing in this process: no more tabs without the user.
     quiet: bool,
 }
@@ -145,8 +158,8 @@ enum Stage {
 enum Job {
     /// The token is due.
     Refresh { stale: Secret },
-    /// The server refused the token, or wants one.
-    Renew { refused: Option<Secret>, challenge: Option<Challenge>, opener: Option<Opener> },
+    /// The server refused the token, or wants one. `refresh`: it may be renewed without a person.
+    Renew { refused: Option<Secret>, challenge: Option<Challenge>, opener: Option<Opener>, refresh: bool },
     /// The server wants more scope (2026-07-28 "Step-Up Authorization Flow").
     StepUp { refused: Secret, challenge: Challenge },
 }
@@ -188,19 +201,22 @@ impl Authorizer {
         self.inner.load().await;
         let Some(login) = self.inner.login() else { return Ok(None) };
         let now = now();
-        if !login.is_due(now) || login.tokens.refresh.is_none() {
+        if !login.is_due(now) || login.tokens.refresh.is_none() || self.inner.is_refused(&login.tokens.access) {
             return Ok(Some(login.header.clone()));
         }
         let job = Job::Refresh { stale: login.tokens.access.clone() };
         if !login.is_over(now) {
-            drop(self.begin(job));
+            if !self.inner.is_in_trouble() {
+                drop(self.begin(job));
+            }
             return Ok(Some(login.header.clone()));
         }
+        self.inner.wait_out_trouble().await;
         match self.work(job).await {
-            Ok(()) => {}
             // The server is asked with what there is; its refusal leads to a sign-in.
-            Err(error) if matches!(error.fault(), Fault::GrantDead | Fault::ClientRejected) => {}
-            Err(error) => return Err(error),
+            Err(error) if matches!(error.fault(), Fault::Transient { .. }) => return Err(error),
+            Err(error) if !self.inner.is_refused(&login.tokens.access) => return Err(error),
+            _ => {}
         }
         Ok(self.inner.login().map(|login| login.header.clone()))
     }
@@ -263,14 +279,23 @@ impl Authorizer {
                 if refused.is_none() && !interactive {
                     return Ok(Verdict::PassOn);
                 }
+                // Renewed tokens that are all refused: the person must say it anew. If they just did, another tab would not help.
+                let refresh = attempt.authorizations < MAX_AUTHORIZATIONS - 1 || attempt.signed_in || !may_sign_in;
                 let opener = may_sign_in.then_some(Opener::Auto);
-                Job::Renew { refused, challenge: challenge.cloned(), opener }
+                Job::Renew { refused, challenge: challenge.cloned(), opener, refresh }
             }
         };
+        let renews =
+            matches!(&job, Job::Renew { refused: Some(access), refresh: true, .. } if self.inner.can_renew(access));
+        if renews {
+            self.inner.wait_out_trouble().await;
+        }
+        let asked_for = self.inner.login().map(|login| login.tokens.access.clone());
         match self.work(job).await {
             Err(error) if error.rule() == NO_AUTHORIZATION_SERVER => return Ok(Verdict::PassOn),
             outcome => outcome?,
         }
+        attempt.signed_in |= !renews || asked_for.is_some_and(|access| self.inner.is_refused(&access));
         attempt.obtained = self.inner.login().map(|login| login.tokens.access.clone());
         Ok(Verdict::Repeat)
     }
@@ -298,7 +323,7 @@ impl Authorizer {
                     return;
                 }
                 let refused = self.inner.login().map(|login| login.tokens.access.clone());
-                let job = Job::Renew { refused, challenge: None, opener: Some(Opener::User) };
+                let job = Job::Renew { refused, challenge: None, opener: Some(Opener::User), refresh: false };
                 drop(self.begin(job));
             }
         }
@@ -425,7 +450,9 @@ impl Inner {
         self.load().await;
         match job {
             Job::Refresh { stale } => self.refresh(&stale).await,
-            Job::Renew { refused, challenge, opener } => self.renew(refused.as_ref(), challenge.as_ref(), opener).await,
+            Job::Renew { refused, challenge, opener, refresh } => {
+                self.renew(refused.as_ref(), challenge.as_ref(), opener, refresh).await
+            }
             Job::StepUp { refused, challenge } => {
                 let found = self.rediscover(Some(&challenge)).await?;
                 let requested = self.login().and_then(|login| login.requested.clone());
@@ -447,6 +474,7 @@ impl Inner {
         refused: Option<&Secret>,
         challenge: Option<&Challenge>,
         opener: Option<Opener>,
+        refresh: bool,
     ) -> Outcome {
         // Another process may have renewed it.
         if self.adopt(refused).await {
@@ -454,12 +482,13 @@ impl Inner {
             return Ok(());
         }
         let found = self.rediscover(challenge).await.inspect_err(|error| self.note_failure(error, opener))?;
-        if let (Some(login), true) = (self.login(), opener != Some(Opener::User))
+        if let Some(login) = self.login()
+            && refresh
             && login.key.issuer == found.metadata.issuer.as_str()
-            && login.tokens.refresh.is_some()
+            && self.can_renew(&login.tokens.access)
         {
             match self.refresh(&login.tokens.access).await {
-                Err(error) if matches!(error.fault(), Fault::GrantDead | Fault::ClientRejected | Fault::Denied) => {
+                Err(error) if self.is_refused(&login.tokens.access) => {
                     tracing::info!("The login has ended: {error}");
                 }
                 outcome => return outcome,
@@ -517,9 +546,20 @@ impl Inner {
         }
     }
 
-    /// Who opens the browser, after all that was.
+    /// Who opens the browser, after all that was. A server whose authorization server signs in without a person may ask for more scope with
+    /// each request: after some tabs in a row it takes the user's wish.
     fn opener(&self, wanted: Opener) -> Opener {
-        if wanted == Opener::Auto && self.state().quiet { Opener::Quiet } else { wanted }
+        if wanted != Opener::Auto {
+            return wanted;
+        }
+        let mut state = self.state();
+        let now = Instant::now();
+        state.tabs.retain(|opened| now.duration_since(*opened) < TABS_WITHIN);
+        if state.quiet || state.tabs.len() >= MAX_TABS {
+            return Opener::Quiet;
+        }
+        state.tabs.push(now);
+        wanted
     }
 
     /// A token that has just been got is refused like the one before. Nothing is to be expected of another sign-in, so a server cannot open a
@@ -540,12 +580,17 @@ impl Inner {
 
     /// Takes over what another process has stored, if it is not what was refused. `true`: there is another token.
     async fn adopt(&self, refused: Option<&Secret>) -> bool {
+        self.take_stored(refused, false).await
+    }
+
+    /// `also_over`: it was stored a moment ago, so a lifetime of a second, or a clock that was set, does not matter.
+    async fn take_stored(&self, refused: Option<&Secret>, also_over: bool) -> bool {
         let Ok(contents) = self.store.snapshot().await else { return false };
         let account = login::stored(&contents, &self.key, &self.server, contents.discovery(&self.key));
         let Some(account) = account else { return false };
         let is_news = refused.is_none_or(|refused| !same(refused, &account.tokens.access));
         let Ok(login) = Login::restored(account, &contents, &self.options) else { return false };
-        if !is_news || login.is_over(now()) {
+        if !is_news || (login.is_over(now()) && !also_over) {
             return false;
         }
         self.state().login = Some(Arc::new(login));
@@ -586,6 +631,20 @@ fn wanted(inner: &Inner) -> AuthError {
     AuthError::new("sign-in-wanted", Mender::User, message)
         .with_fault(Fault::Denied)
         .with_hint("sign in, then try again")
+}
+
+/// A lock that another process holds for longer than one should: its authorization server is slow, or it was stopped.
+fn no_turn(error: &StoreError) -> AuthError {
+    if !matches!(error, StoreError::Busy) {
+        return not_stored(error);
+    }
+    AuthError::new(
+        "renewal-elsewhere",
+        Mender::Nobody,
+        "another window asks the authorization server for the token, and has no answer yet",
+    )
+    .with_fault(Fault::Transient { retry_after: None })
+    .with_hint("try again in a while")
 }
 
 fn not_stored(error: &StoreError) -> AuthError {

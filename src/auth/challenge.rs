@@ -11,6 +11,9 @@ pub const MAX_CHALLENGES: usize = 16;
 /// Longest value of a parameter that is kept, in bytes after unescaping. A longer one is as if it had not been sent.
 pub const MAX_VALUE: usize = 8 * 1024;
 
+/// RFC 6750 section 3.1.
+const KNOWN_ERRORS: [&str; 3] = ["invalid_request", "invalid_token", "insufficient_scope"];
+
 /// The schemes that are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -83,6 +86,36 @@ pub fn select(challenges: &[Challenge]) -> Option<&Challenge> {
     challenges
         .iter()
         .min_by_key(|one| (!one.is_insufficient_scope(), one.resource_metadata.is_none(), one.scheme != Scheme::Bearer))
+}
+
+/// What was asked for, for the log: schemes, the names of parameters, and `error` where it is one that RFC 6750 section 3.1 knows. No other
+/// value, because a server may put anything there.
+pub fn summary(challenges: &[Challenge]) -> String {
+    let one = |challenge: &Challenge| {
+        let scheme = match challenge.scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Dpop => "DPoP",
+        };
+        let error = challenge.error.as_deref().map(|error| match KNOWN_ERRORS.iter().find(|known| **known == error) {
+            Some(known) => format!("error={known}"),
+            None => "error".to_owned(),
+        });
+        let present = |name: &str, value: &Option<String>| value.as_ref().map(|_| name.to_owned());
+        let names: Vec<String> = [
+            error,
+            present("error_description", &challenge.error_description),
+            present("scope", &challenge.scope),
+            present("resource_metadata", &challenge.resource_metadata),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if names.is_empty() { format!("{scheme} alone") } else { format!("{scheme} with {}", names.join(", ")) }
+    };
+    match challenges {
+        [] => "no challenge that is understood".to_owned(),
+        some => some.iter().map(one).collect::<Vec<_>>().join("; "),
+    }
 }
 
 struct Reader<'a> {
@@ -273,6 +306,21 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+
+    #[test]
+    fn the_log_gets_names_and_known_errors_alone() {
+        let of = |field: &str| summary(&parse([field.as_bytes()]));
+        assert_eq!(of(""), "no challenge that is understood");
+        assert_eq!(of("Basic realm=x"), "no challenge that is understood");
+        assert_eq!(of("Bearer"), "Bearer alone");
+        assert_eq!(
+            of(
+                r#"Bearer error="invalid_token", error_description="s3cr3t", scope="s3cr3t", resource_metadata="https://s3cr3t""#
+            ),
+            "Bearer with error=invalid_token, error_description, scope, resource_metadata"
+        );
+        assert_eq!(of("Bearer error=s3cr3t, DPoP realm=s3cr3t"), "Bearer with error; DPoP alone");
+    }
 
     fn one(field: &str) -> Vec<Challenge> {
         parse([field.as_bytes()])

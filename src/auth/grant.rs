@@ -14,7 +14,9 @@ use crate::http::HttpClient;
 
 pub use authorize::{AuthorizationRequest, Pkce, authorization_url, state};
 pub use callback::Expected;
-pub use token::{Context, TokenSet, TokenType, exchange_request, refresh_request, revocation_request, token_set};
+pub use token::{
+    Context, TokenSet, TokenType, exchange_request, is_unusable, refresh_request, revocation_request, token_set,
+};
 
 /// Sends an exchange or a refresh and judges the answer: one request.
 pub async fn redeem(http: &HttpClient, request: &Post, context: &Context<'_>) -> Result<TokenSet, AuthError> {

@@ -34,7 +34,9 @@ pub struct Options {
     pub disable_resource: bool,
     /// `--authorize-param`, each checked by `grant::authorize::check_extra`.
     pub authorize_params: Vec<(String, String)>,
-    /// `--static-oauth-client-metadata`: members of the registration that win over ours. Its `scope` wins over every other.
+    /// The scopes of `--authorize-param scope=...`. They win over every other.
+    pub scope: Option<Scopes>,
+    /// `--static-oauth-client-metadata`: members of the registration that win over ours. Its `scope` wins over the server's.
     pub client_metadata: Option<Map<String, Value>>,
     /// `--static-oauth-client-info`.
     pub client_info: Option<PreRegistered>,
@@ -47,8 +49,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The scopes of `--static-oauth-client-metadata`.
+    /// The scopes that the user names.
     pub fn scopes(&self) -> Option<Scopes> {
+        if self.scope.is_some() {
+            return self.scope.clone();
+        }
         let text = self.client_metadata.as_ref()?.get("scope")?.as_str()?;
         Some(Scopes::parse(text)).filter(|scopes| !scopes.is_empty())
     }
@@ -66,6 +71,7 @@ impl Default for Options {
             resource: None,
             disable_resource: false,
             authorize_params: Vec::new(),
+            scope: None,
             client_metadata: None,
             client_info: None,
             client_metadata_url: None,

@@ -16,6 +16,7 @@ use crate::auth::registration::{
     AuthMethod, CLIENT_INFO_FLAG, MAX_CREDENTIAL, METADATA_URL_FLAG, PreRegistered, metadata_document_url,
 };
 use crate::auth::resource::ResourceUri;
+use crate::auth::scope::Scopes;
 use crate::secret::{SafeText, Secret, is_unsafe};
 use crate::store::CredentialStore;
 use crate::store::import::Candidate;
@@ -59,6 +60,15 @@ pub(super) fn options(
     if flags.auth_success_url.len() > 1 {
         return Err(UsageError::new("--auth-success-url is given more than once", "Write it once: it names one page."));
     }
+    // Of the page's parameters these two are also the sign-in's own: it must know what it asks for.
+    let mut authorize_params = candidate.authorize_params;
+    let scope = authorize_params.remove("scope").map(|text| Scopes::parse(&text)).filter(|scopes| !scopes.is_empty());
+    if authorize_params.contains_key("resource") {
+        once.notes.push(
+            "--authorize-param resource is for the sign-in page alone; --resource tells the token endpoint too"
+                .to_owned(),
+        );
+    }
     let success_url = flags.auth_success_url.first().map(|text| success_url(text, flags.allow_http)).transpose()?;
     Ok(Options {
         redirect_host: once.read("--host", &flags.host, host)?.unwrap_or_else(|| default_host(Platform::HERE)),
@@ -69,7 +79,8 @@ pub(super) fn options(
         auth_timeout: once.read("--auth-timeout", &flags.auth_timeout, values::period)?.unwrap_or(AUTH_TIMEOUT),
         resource: candidate.resource.as_deref().map(resource).transpose()?,
         disable_resource: is_resource_disabled(flags),
-        authorize_params: candidate.authorize_params.into_iter().collect(),
+        authorize_params: authorize_params.into_iter().collect(),
+        scope,
         client_metadata,
         client_info,
         client_metadata_url: candidate.client_metadata_url,
@@ -190,14 +201,10 @@ fn parameter(text: &str) -> Result<(String, String), UsageError> {
             format!("Write it as in {FLAG} audience=https://api.example.com."),
         ));
     };
-    check_extra(name).map_err(|error| {
-        let hint = match name.to_ascii_lowercase().as_str() {
-            "resource" => "Write --resource, so that the token is asked for the same one.",
-            "scope" => "Write --static-oauth-client-metadata '{\"scope\": \"...\"}'.",
-            _ => "Leave it out: the sign-in itself sets it.",
-        };
-        UsageError::new(error.to_string(), hint)
-    })?;
+    if name != "scope" {
+        check_extra(name)
+            .map_err(|error| UsageError::new(error.to_string(), "Leave it out: the sign-in itself sets it."))?;
+    }
     Ok((name.to_owned(), value.to_owned()))
 }
 

@@ -44,6 +44,8 @@ pub fn run(wanted: &Import) -> Result<Report, Error> {
     };
     let (unknown, left): (Vec<Left>, Vec<Left>) = report.left.into_iter().partition(|left| left.why == UNKNOWN_SERVER);
     let nothing_known = report.taken.is_empty() && left.is_empty();
+    // A second import finds all in its place, which is what was wanted.
+    let useless = report.taken.is_empty() && !left.iter().any(Left::is_here);
     let mut text = String::new();
     for file in &report.taken {
         let name = names.get(file).map_or("a file", String::as_str);
@@ -57,13 +59,16 @@ pub fn run(wanted: &Import) -> Result<Report, Error> {
     if unknown.is_empty() && nothing_known {
         let _ = writeln!(text, "There are no sign-ins of mcp-remote in {}.", path(directory));
     }
+    if useless && !nothing_known {
+        text.push_str("Nothing was taken over. Sign in with mcp-drawbridge login.\n");
+    }
     if !report.taken.is_empty() {
         let _ = writeln!(text, "Sign-ins are kept in {}. mcp-remote's files are as they were.", place(&store.status()));
     }
     for notice in store.notices() {
         let _ = writeln!(text, "{}", notice_line(&notice));
     }
-    Ok(Report { text, failed: nothing_known && !wanted.candidates.is_empty() })
+    Ok(Report { text, failed: useless && !wanted.candidates.is_empty() })
 }
 
 /// What each file holds, for people.

@@ -162,14 +162,14 @@ fn scopes(account: &Account) -> Option<&str> {
     tokens.granted_scope.as_deref().or(tokens.requested_scope.as_deref()).filter(|text| !text.is_empty())
 }
 
-/// By what the authorization server knows us.
+/// How the authorization server came to know us (MCP 2026-07-28 "Client Registration").
 fn client(account: &Account, contents: &Contents) -> &'static str {
-    if contents.registration_of(&account.key.issuer, &account.client_id).is_some() {
-        "registration"
-    } else if account.client_id.starts_with("https://") {
-        "metadata document"
-    } else {
-        "given by a flag"
+    match contents.registration_of(&account.key.issuer, &account.client_id) {
+        Some(known) if known.pre_registered => "pre-registered",
+        Some(_) => "dynamic registration",
+        None if account.client_id.starts_with("https://") => "metadata document",
+        // As after an import without its file, or where the authorization server has forgotten the client.
+        None => "unknown",
     }
 }
 
@@ -248,6 +248,12 @@ mod tests {
         )
         .unwrap();
         contents.put_registration(registration);
+        contents.put_account(account("https://d.test/mcp", "", "own", Some("s3cr3t-o")), NOW);
+        let own: Registration = serde_json::from_value(
+            json!({"issuer": "https://as.test", "client_id": "own", "pre_registered": true, "registered_at": 1}),
+        )
+        .unwrap();
+        contents.put_registration(own);
         let found: Discovery =
             serde_json::from_value(json!({"resource": "https://a.test", "issuer": "https://as.test", "found_at": 1}))
                 .unwrap();
@@ -285,7 +291,7 @@ mod tests {
   resource   https://a.test
   scopes     read write
   token      ends in 59 minutes, renews itself
-  client     registration
+  client     dynamic registration
 
 https://a.test/mcp?… (profile work)
   signed in  3 days ago, at https://as.test
@@ -298,7 +304,13 @@ https://b.test/mcp
   signed in  3 days ago, at https://as.test
   scopes     read
   token      ended 2 minutes ago, renews itself
-  client     given by a flag
+  client     unknown
+
+https://d.test/mcp
+  signed in  3 days ago, at https://as.test
+  scopes     read write
+  token      ends in 59 minutes, renews itself
+  client     pre-registered
 
 https://c.test/mcp
   waits      for you to sign in at https://as2.test, begun 3 minutes ago
@@ -319,11 +331,11 @@ No keyring.
         assert_eq!(rows(Some("https://a.test/mcp?key=s3cr3t"), None), (2, 0));
         assert_eq!(rows(Some("https://a.test/"), None), (2, 0), "by the name of the resource too");
         assert_eq!(rows(Some("https://a.test"), Some("work")), (1, 0));
-        assert_eq!(rows(None, Some("")), (2, 1));
+        assert_eq!(rows(None, Some("")), (3, 1));
         assert_eq!(rows(Some("https://c.test/mcp"), None), (0, 1));
-        let asked = asked(Some("https://d.test/?s3cr3t"), None);
+        let asked = asked(Some("https://e.test/?s3cr3t"), None);
         let text = View::new(&contents, &asked, NOW).text(&store(), &asked);
-        assert!(text.starts_with("Not signed in to https://d.test/?….\n"), "{text}");
+        assert!(text.starts_with("Not signed in to https://e.test/?….\n"), "{text}");
     }
 
     #[test]
@@ -338,10 +350,13 @@ No keyring.
             json!({
                 "server": "https://a.test/mcp?…", "profile": "", "issuer": "https://as.test", "resource": "https://a.test",
                 "scopes": ["read", "write"], "signed_in_at": NOW - 3 * 86_400, "expires_at": NOW + 3_540, "expired": false,
-                "refresh_token": true, "client": "registration",
+                "refresh_token": true, "client": "dynamic registration",
             })
         );
         assert_eq!(value["sign_ins"][2]["expired"], true);
+        let clients: Vec<&str> =
+            value["sign_ins"].as_array().unwrap().iter().filter_map(|it| it["client"].as_str()).collect();
+        assert_eq!(clients, ["dynamic registration", "metadata document", "unknown", "pre-registered"]);
         assert_eq!(
             value["pending"],
             json!([{

@@ -26,6 +26,13 @@ pub struct ParamHeader {
     path: Box<[Box<str>]>,
 }
 
+impl ParamHeader {
+    /// Bytes of its names.
+    pub fn size(&self) -> usize {
+        self.name.len() + self.path.iter().map(|key| key.len() + size_of::<Box<str>>()).sum::<usize>()
+    }
+}
+
 #[derive(Deserialize)]
 struct Tool<'a> {
     #[serde(borrow, default, rename = "inputSchema")]

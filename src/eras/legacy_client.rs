@@ -6,8 +6,9 @@
 //!
 //! A line with modern `_meta` is not the translator's business, nor is anything before the first `initialize`.
 //!
-//! The rooms: `hello.rs` opens and finds out when the server is legacy after all; `calls.rs` holds the requests; `questions.rs` asks
-//! the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its revision cannot read.
+//! The rooms: `hello.rs` opens and finds out when the server is legacy after all, `sign_in.rs` while nobody is signed in; `calls.rs`
+//! holds the requests; `questions.rs` asks the client; `listen.rs` keeps the stream; `client.rs` knows the client, `results.rs` what its
+//! revision cannot read.
 
 mod calls;
 mod client;
@@ -15,6 +16,7 @@ mod hello;
 mod listen;
 mod questions;
 mod results;
+mod sign_in;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -30,7 +32,7 @@ use super::translator::{Effects, Translator};
 use crate::era;
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::session::batch::{BatchId, Batches};
-use crate::session::{Adopted, Level, MAX_PENDING, MAX_PENDING_BYTES};
+use crate::session::{Adopted, Level, MAX_PENDING, MAX_PENDING_BYTES, SignIn};
 
 /// Lines, and bytes of them, that wait for the answer to `server/discover`. Beyond it, stdin is not read (R8).
 const MAX_HELD: usize = 4096;
@@ -58,7 +60,9 @@ pub struct LegacyClient {
     batches: Batches,
     /// What an earlier run answered to `initialize`: the version that was asked for, and the result.
     remembered: Option<(String, String)>,
+    /// A person is asked to sign in, or was at some time.
     signing_in: bool,
+    person_asked: bool,
     /// stdin ended.
     leaving: bool,
 }
@@ -83,6 +87,7 @@ impl LegacyClient {
             batches: Batches::default(),
             remembered,
             signing_in: false,
+            person_asked: false,
             leaving: false,
         }
     }
@@ -170,7 +175,7 @@ impl LegacyClient {
         match message {
             Message::Request(request) => self.on_request(&request, text, batch, effects),
             Message::Notification(notification) => self.on_notification(&notification, text, effects),
-            Message::Response(response) => self.on_answer(&response, effects),
+            Message::Response(response) => self.on_answer(&response, &text, effects),
         }
     }
 
@@ -202,7 +207,7 @@ impl LegacyClient {
             // What the modern era has no counterpart for.
             ("notifications/roots/list_changed" | "notifications/progress", _) => {}
             _ => {
-                if let Some(text) = self.translated(&text, None, "") {
+                if let Some(text) = self.translated(&text) {
                     effects.to_session.push(text);
                 }
             }
@@ -327,9 +332,9 @@ impl Translator for LegacyClient {
         self.calls.is_open(id) || self.is_subscriber(id) || self.kept_ids.contains(id)
     }
 
-    fn signing_in(&mut self, now: Duration, pending: bool, effects: &mut Effects) {
+    fn signing_in(&mut self, now: Duration, news: &SignIn, effects: &mut Effects) {
         self.now = now;
-        self.on_signing_in(pending, effects);
+        self.on_signing_in(news, effects);
     }
 
     fn client_gone(&mut self, now: Duration, effects: &mut Effects) {
@@ -367,135 +372,9 @@ impl Translator for LegacyClient {
             && self.held_bytes < MAX_HELD_BYTES
             && self.calls.len() < MAX_PENDING
             && self.calls.bytes() < MAX_PENDING_BYTES
+            && self.listen.waiting() < listen::MAX_SUBSCRIBERS
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fmt::Write as _;
-
-    const NOW: Duration = Duration::ZERO;
-
-    /// Through with its handshake; `offers` are the server's capabilities.
-    fn open(offers: &str) -> LegacyClient {
-        let mut client = LegacyClient::new(&Settings { nonce: "n".into(), ..Settings::default() }, None);
-        say(
-            &mut client,
-            r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{}}}}"#,
-        );
-        let found = format!(
-            r#"{{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e1","result":{{"supportedVersions":["2026-07-28"],"capabilities":{offers}}}}}"#
-        );
-        hear(&mut client, found);
-        client
-    }
-
-    fn say(client: &mut LegacyClient, line: &str) -> Effects {
-        let mut effects = Effects::default();
-        client.client_line(NOW, &Bytes::copy_from_slice(line.as_bytes()), &mut effects);
-        effects
-    }
-
-    fn hear(client: &mut LegacyClient, line: impl Into<Bytes>) -> Effects {
-        let mut effects = Effects::default();
-        client.server_line(NOW, line.into(), &mut effects);
-        effects
-    }
-
-    fn text(line: &Bytes) -> &str {
-        std::str::from_utf8(line).expect("UTF-8")
-    }
-
-    #[test]
-    fn a_result_is_not_copied() {
-        let mut client = open("{}");
-        say(&mut client, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#);
-        let line = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"complete","content":[{{"type":"text","text":"{}"}}]}}}}"#,
-            "x".repeat(1 << 20)
-        );
-        let line = Bytes::from(line);
-        let heard = hear(&mut client, line.clone());
-        assert_eq!(heard.to_client.len(), 1);
-        assert_eq!(heard.to_client[0].as_ptr(), line.as_ptr(), "the same bytes");
-    }
-
-    #[test]
-    fn the_state_goes_back_to_the_byte() {
-        let mut client = open("{}");
-        say(&mut client, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#);
-        let state = r#""\u0041\/ \ud83d\ude00 é""#;
-        let asked = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"input_required","requestState":{state},"inputRequests":{{"\u0061":{{"method":"roots/list"}}}}}}}}"#
-        );
-        let question = hear(&mut client, asked).to_client.pop().expect("a question");
-        assert!(text(&question).contains(r#""method":"roots/list""#));
-        let again =
-            say(&mut client, r#"{"jsonrpc":"2.0","id":"mcp-drawbridge-n-e2","result":{"roots":[{"n":1e400}]}}"#);
-        let again = text(&again.to_session[0]);
-        assert!(again.contains(&format!("\"requestState\":{state}")), "{again}");
-        assert!(again.contains(r#""inputResponses":{"a":{"roots":[{"n":1e400}]}}"#), "{again}");
-    }
-
-    #[test]
-    fn lines_that_wait_are_bounded() {
-        let mut client = LegacyClient::new(&Settings::default(), None);
-        say(&mut client, r#"{"jsonrpc":"2.0","id":"i","method":"initialize"}"#);
-        for id in 0..MAX_HELD {
-            assert!(client.accepts_lines());
-            say(&mut client, &format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#));
-        }
-        assert!(!client.accepts_lines());
-        for id in MAX_HELD..2 * MAX_HELD {
-            say(&mut client, &format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#));
-        }
-        let over = say(&mut client, r#"{"jsonrpc":"2.0","id":"over","method":"tools/list"}"#);
-        assert!(text(&over.to_client[0]).contains("\"over\""));
-        let mut effects = Effects::default();
-        client.finish(NOW, &mut effects);
-        assert_eq!(effects.to_client.len(), 2 * MAX_HELD + 1, "each gets an answer");
-        assert!(client.accepts_lines());
-
-        let mut client = LegacyClient::new(&Settings::default(), None);
-        say(&mut client, r#"{"jsonrpc":"2.0","id":"i","method":"initialize"}"#);
-        say(
-            &mut client,
-            &format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"x":"{}"}}}}"#, "x".repeat(MAX_HELD_BYTES)),
-        );
-        assert!(!client.accepts_lines());
-    }
-
-    #[test]
-    fn questions_of_one_round_are_bounded() {
-        for (count, fine) in [(64, true), (65, false)] {
-            let mut client = open("{}");
-            say(&mut client, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#);
-            let mut questions = String::new();
-            for n in 0..count {
-                let _ = write!(questions, "{}\"q{n}\":{{\"method\":\"roots/list\"}}", if n == 0 { "" } else { "," });
-            }
-            let asked = format!(
-                r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"input_required","inputRequests":{{{questions}}}}}}}"#
-            );
-            let heard = hear(&mut client, asked).to_client;
-            assert_eq!(heard.len(), if fine { count } else { 1 });
-            assert_eq!(text(&heard[0]).contains("\"error\""), !fine);
-        }
-    }
-
-    #[test]
-    fn subscriptions_are_bounded_in_number_and_size() {
-        let mut client = open(r#"{"resources":{"subscribe":true}}"#);
-        let subscribe = |client: &mut LegacyClient, id: usize, uri: &str| {
-            let line =
-                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/subscribe","params":{{"uri":"{uri}"}}}}"#);
-            say(client, &line).to_client.iter().any(|line| text(line).contains("-32602"))
-        };
-        assert!(subscribe(&mut client, 1, &"x".repeat(16 * 1024 + 1)));
-        for n in 0..1000 {
-            assert!(!subscribe(&mut client, 10 + n, &format!("a:{n}")));
-        }
-        assert!(subscribe(&mut client, 2, "a:one-more"));
-    }
-}
+mod tests;

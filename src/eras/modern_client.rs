@@ -11,7 +11,7 @@
 //!  server        tools/call m1 ──► elicitation/create q ─ ─ ─ the stream stays open ─ ─ answer q ──► result m1
 //! ```
 //! The rooms: reading a modern request in `request.rs`, the session in `opening.rs`, requests in flight in `calls.rs`, questions and
-//! retries in `rounds.rs` and `questions.rs`, `subscriptions/listen` in `listen.rs`, responses in `results.rs`, JSON text in `text.rs`.
+//! retries in `rounds.rs` and `questions.rs`, `subscriptions/listen` in `listen.rs`, responses in `results.rs`.
 //! The table of all names is `docs/eras.md`.
 
 mod calls;
@@ -21,7 +21,6 @@ mod questions;
 mod request;
 mod results;
 mod rounds;
-mod text;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -31,6 +30,7 @@ use ring::hmac;
 
 use super::Settings;
 use super::translator::{Effects, Translator};
+use crate::message::splice::{self, members};
 use crate::message::{self, Id, Invalid, Message, Notification, Outcome, Parsed, Request, Response};
 use crate::session::{Level, MAX_PENDING_BYTES};
 
@@ -39,7 +39,6 @@ use self::listen::Subscriptions;
 use self::opening::Facts;
 use self::request::{Abilities, Asked, LEVELS, LogLevel, Refusal};
 use self::rounds::Rounds;
-use self::text::members;
 
 /// Requests of the client that may wait at one time. Beyond it, stdin is not read (R8).
 pub const MAX_CALLS: usize = 16_384;
@@ -74,6 +73,7 @@ pub struct ModernClient {
     subscriptions: Subscriptions,
     timers: BTreeSet<(Duration, Due)>,
     last: u64,
+    now: Duration,
     gone: bool,
 }
 
@@ -141,6 +141,7 @@ impl ModernClient {
             subscriptions: Subscriptions::default(),
             timers: BTreeSet::new(),
             last: 0,
+            now: Duration::ZERO,
             gone: false,
         }
     }
@@ -230,8 +231,8 @@ impl ModernClient {
     ) {
         let method = &*request.method;
         if method == "server/discover" {
-            let result = self.facts().map(Facts::discovery).unwrap_or_default();
-            return effects.to_client.push(message::result_response(&request.id, &result));
+            let result = self.facts().map_or("{}", Facts::discovery);
+            return effects.to_client.push(message::result_response(&request.id, result));
         }
         if opening::is_of_other_era(method) {
             let refusal = Refusal { code: message::METHOD_NOT_FOUND, why: opening::other_era_text(method), data: None };
@@ -244,8 +245,11 @@ impl ModernClient {
         if method == "subscriptions/listen" {
             return self.listen(now, request, effects);
         }
-        if asked.state.is_some() || asked.responses.is_some() {
+        if asked.state.is_some() {
             return self.resume(now, request, asked, line, effects);
+        }
+        if let Err(refusal) = self.judge_stray_answers(asked) {
+            return refuse(&request.id, &refusal, effects);
         }
         self.call(now, request, asked, line, effects);
     }
@@ -267,7 +271,7 @@ impl ModernClient {
             // The session's own business, or of the other era.
             "notifications/initialized" | "notifications/roots/list_changed" | "notifications/progress" => {}
             // Of an extension. Before there is a session nobody can hear it.
-            _ if self.facts().is_some() => effects.to_session.push(line),
+            _ if self.facts().is_some() => effects.to_session.push(request::legacy_notification(line)),
             _ => effects.log.push((Level::Debug, "dropped a notification of the client: no session is open".into())),
         }
     }
@@ -280,7 +284,7 @@ impl ModernClient {
             Ok(Parsed::One(Message::Response(response))) => self.server_response(now, &response, line, effects),
             Ok(Parsed::One(Message::Request(request))) => {
                 let about = about.and_then(|id| self.number_of(id));
-                self.server_asks(now, about, &request, effects);
+                self.server_asks(now, about, &request, &line, effects);
             }
             Ok(Parsed::One(Message::Notification(notification))) => {
                 let about = about.and_then(|id| self.number_of(id));
@@ -354,6 +358,7 @@ impl ModernClient {
 
 impl Translator for ModernClient {
     fn client_line(&mut self, now: Duration, line: &Bytes, effects: &mut Effects) {
+        self.now = now;
         if matches!(self.link, Link::PassThrough) {
             return effects.to_session.push(line.clone());
         }
@@ -378,6 +383,7 @@ impl Translator for ModernClient {
     }
 
     fn server_line(&mut self, now: Duration, line: Bytes, effects: &mut Effects) {
+        self.now = now;
         if matches!(self.link, Link::PassThrough) {
             return self.pass(line, effects);
         }
@@ -385,14 +391,15 @@ impl Translator for ModernClient {
     }
 
     fn server_line_about(&mut self, now: Duration, about: &Id, line: Bytes, effects: &mut Effects) {
+        self.now = now;
         if matches!(self.link, Link::PassThrough) {
             return self.pass(line, effects);
         }
         self.server_message(now, Some(about), line, effects);
     }
 
-    /// The server is modern, or has become so: the client needs no translation, and its own words go out. What else is open ends with
-    /// [`Translator::finish`]: the server that worked on it is gone.
+    /// The server is modern, or has become so: the client needs no translation, and its own words go out. What else is open ends: the
+    /// server that worked on it is gone.
     fn refused(&mut self, _now: Duration, line: Bytes, effects: &mut Effects) {
         let Some(number) = line_id(&line).and_then(|id| self.number_of(&id)) else { return };
         let lines = effects.wrong_era.get_or_insert_default();
@@ -409,6 +416,7 @@ impl Translator for ModernClient {
             lines.push(std::mem::take(&mut call.original));
             self.drop_call(number, None, effects);
         }
+        self.give_up_calls(effects);
     }
 
     fn answer_lost(&mut self, _now: Duration, _id: &Id, _effects: &mut Effects) -> bool {
@@ -450,6 +458,7 @@ impl Translator for ModernClient {
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Effects) {
+        self.now = now;
         while let Some((when, due)) = self.timers.first().copied()
             && when <= now
         {
@@ -502,7 +511,7 @@ fn refuse(id: &Id, refusal: &Refusal, effects: &mut Effects) {
 /// The id in the parameters of `notifications/cancelled`, and the reason as JSON text.
 fn cancelled_id(params: &str) -> Option<(Id, Option<String>)> {
     let [id, reason] = members(params, ["requestId", "reason"]).ok()?;
-    let reason = reason.map(|reason| reason.value).filter(|reason| text::string(reason).is_some());
+    let reason = reason.map(|reason| reason.value).filter(|reason| splice::string(reason).is_some());
     Some((Id::from_json(id?.value)?, reason.map(str::to_owned)))
 }
 

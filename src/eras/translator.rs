@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::message::Id;
-use crate::session::{Adopted, Level};
+use crate::session::{Adopted, Level, SignIn};
 
 /// What a translator wants done. [`Eras`](super::Eras) does it: first the log, then the client's lines, then the session's,
 /// each in order.
@@ -17,7 +17,10 @@ pub struct Effects {
     /// Lines for the session, as a client of the server's era writes them. What the session answers comes back by
     /// [`Translator::server_line`].
     pub to_session: Vec<Bytes>,
-    /// The same, for requests whose refusal is the server's last word, whatever it says about eras.
+    /// Answers of our own to requests of the server, which nobody else has to think about. While too many of them are on their way
+    /// already, they are left out: a server that asks faster than it takes answers must not fill the memory (R8).
+    pub answers: Vec<Bytes>,
+    /// As `to_session`, for requests whose refusal is the server's last word, whatever it says about eras.
     pub settled: Vec<Bytes>,
     /// Lines for the client.
     pub to_client: Vec<Bytes>,
@@ -70,8 +73,8 @@ pub trait Translator: std::fmt::Debug {
         false
     }
 
-    /// A sign-in began to be waited for, or ended.
-    fn signing_in(&mut self, _now: Duration, _pending: bool, _effects: &mut Effects) {}
+    /// News of the sign-in.
+    fn signing_in(&mut self, _now: Duration, _news: &SignIn, _effects: &mut Effects) {}
 
     /// stdin ended: the client says nothing any more, but still reads. What waits for the client alone is answered with an error now.
     fn client_gone(&mut self, now: Duration, effects: &mut Effects);

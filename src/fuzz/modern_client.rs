@@ -310,7 +310,7 @@ impl World {
     fn check(&mut self, effects: Effects) {
         assert!(effects.wrong_era.is_none() && effects.settled.is_empty());
         // What the session is told first may be answered by what the client hears, never the other way round.
-        for line in effects.to_session {
+        for line in effects.to_session.into_iter().chain(effects.answers) {
             let value: Value = serde_json::from_slice(&line).expect("a line for the session is JSON");
             self.check_session(&value);
         }

@@ -8,6 +8,7 @@ use super::batch::BatchId;
 use super::life::Closing;
 use super::link::Item;
 use super::pending::{Key, Origin, Pending, State};
+use super::timers::Timer;
 use super::tools::{Verdict, tool_of};
 use super::trouble;
 use super::{Level, Outgoing, Purpose, Session, Target, Verb};
@@ -163,6 +164,9 @@ impl Session {
             self.timers.request(self.now + limit, key);
             let pending = &self.pending;
             self.timers.prune_requests(pending.len(), |key| pending.contains_key(&key));
+        }
+        if modern && request.method == "server/discover" && !self.is_translated() {
+            self.timers.at(self.now + self.settings.initialize_timeout, Timer::Discover(key));
         }
         match verdict {
             _ if ours => self.call_sign_in(key, request.params),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::gone::{rpc_code, says_legacy_alone, says_session_gone};
+use super::gone::{rpc_code, says_legacy_alone, says_not_initialized, says_session_gone};
 use super::life::Closing;
 use super::link::{self, Item, Phase};
 use super::pending::{Key, Origin};
@@ -53,10 +53,17 @@ pub(super) struct Watch {
     pub(super) settled: bool,
     /// A translator feeds the session; true if it owes the client an answer.
     translator: Option<bool>,
+    /// The server has given results to modern requests.
+    modern: bool,
     news: Vec<EraNews>,
 }
 
 impl Watch {
+    /// A translator feeds the session.
+    pub(super) fn translates(&self) -> bool {
+        self.translator.is_some()
+    }
+
     /// The bridge may not leave yet: there is more to say.
     pub(super) fn keeps_open(&self) -> bool {
         !self.news.is_empty() || self.translator == Some(true)
@@ -99,6 +106,11 @@ impl Session {
     /// are taken after stdin ended, too, and the session does not leave before it.
     pub fn set_translator(&mut self, owes: Option<bool>) {
         self.watch.translator = owes;
+    }
+
+    /// A translator feeds this session, and knows itself when its clients must have an answer.
+    pub(super) fn is_translated(&self) -> bool {
+        self.watch.translator.is_some()
     }
 
     /// There is a legacy session, or one is being opened.
@@ -155,13 +167,14 @@ impl Session {
         }
     }
 
-    /// An error status, the code of a JSON-RPC error in its body, and whether that names legacy versions alone. True if the request was
-    /// given back.
+    /// An error status, the code of a JSON-RPC error in its body, that body, and whether the error names legacy versions alone. True if
+    /// the request was given back.
     pub(super) fn is_of_other_era(
         &mut self,
         key: Key,
         status: u16,
         code: Option<i64>,
+        body: &[u8],
         legacy_alone: impl FnOnce() -> bool,
     ) -> bool {
         if !self.watch.on {
@@ -171,9 +184,14 @@ impl Session {
         let handshake = pending.is_handshake();
         let refused = match pending.modern {
             Some(_) => era::may_refuse_modern(&pending.method, status, code) || legacy_alone(),
-            None => !self.link.is_sse() && era::may_refuse_legacy(handshake, code),
+            None => !self.link.is_sse() && era::may_refuse_legacy(handshake, status, code, body),
         };
         refused && self.give_back(key)
+    }
+
+    /// `initialize` was refused without a reason, and no older transport is left to try. True if the request was given back.
+    pub(super) fn may_be_modern(&mut self, key: Key) -> bool {
+        self.watch.on && std::mem::take(&mut self.link.vaguely_refused) && self.give_back(key)
     }
 
     /// A response on a good status. True if the request was given back.
@@ -184,9 +202,11 @@ impl Session {
         let discover = modern && &*pending.method == "server/discover";
         match outcome {
             Outcome::Error(error) => {
-                let says_legacy = modern && says_session_gone(error);
+                // A tool of a modern server may speak of sessions of its own.
+                let says_legacy =
+                    modern && says_session_gone(error) && (!self.watch.modern || says_not_initialized(error));
                 (says_legacy && self.give_back(key))
-                    || self.is_of_other_era(key, 200, rpc_code(error), || says_legacy_alone(error))
+                    || self.is_of_other_era(key, 200, rpc_code(error), &[], || says_legacy_alone(error))
             }
             Outcome::Result(result) if handshake || discover => {
                 let versions = serde_json::from_str::<Versions>(result.get()).ok();
@@ -199,7 +219,10 @@ impl Session {
                 });
                 !answered && self.give_back(key)
             }
-            Outcome::Result(_) => false,
+            Outcome::Result(_) => {
+                self.watch.modern |= modern;
+                false
+            }
         }
     }
 
@@ -215,6 +238,7 @@ impl Session {
             return false;
         }
         let refuses = if pending.modern.is_some() { Era::Modern } else { Era::Legacy };
+        self.watch.modern &= refuses == Era::Legacy;
         let exchange = pending.exchange();
         let handshake = pending.is_handshake();
         // An older session's message says nothing about the client's state.

@@ -33,6 +33,15 @@ pub(super) fn says_session_gone(error: &RawValue) -> bool {
         && text_says_session_gone(&error.message)
 }
 
+/// Of these errors, those of a server that waits for `initialize`.
+pub(super) fn says_not_initialized(error: &RawValue) -> bool {
+    ErrorHead::read(error).is_some_and(|error| text_says_not_initialized(&error.message.to_ascii_lowercase()))
+}
+
+fn text_says_not_initialized(text: &str) -> bool {
+    text.contains("server not initialized") || text.contains("before initialization was complete")
+}
+
 fn text_says_session_gone(text: &str) -> bool {
     const SIGNS: [&str; 13] = [
         "not found",
@@ -50,9 +59,7 @@ fn text_says_session_gone(text: &str) -> bool {
         "not initialized",
     ];
     let text = text.to_ascii_lowercase();
-    text.contains("server not initialized")
-        || text.contains("before initialization was complete")
-        || (text.contains("session") && SIGNS.iter().any(|sign| text.contains(sign)))
+    text_says_not_initialized(&text) || (text.contains("session") && SIGNS.iter().any(|sign| text.contains(sign)))
 }
 
 /// What a JSON-RPC error body says: its code, and its text, if that can be passed on.

@@ -97,6 +97,9 @@ impl Session {
             self.link.transport = Transport::Streamable;
             return self.open(key);
         }
+        if self.may_be_modern(key) {
+            return;
+        }
         let trouble = self.link.first_refusal.take().unwrap_or(trouble);
         self.fail(key, &trouble);
     }

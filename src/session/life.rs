@@ -146,6 +146,18 @@ impl Session {
         self.timers.at(sign_in.unwrap_or(self.now + patience), Timer::Initialize(key));
     }
 
+    /// Where a modern client begins with a question for what the server is, it is what `initialize` is to a legacy one: a client that knows
+    /// both eras waits for it before it tries the other (2026-07-28 "stdio", Backward Compatibility).
+    fn discover_due(&mut self, key: Key) {
+        let patience = self.settings.initialize_timeout.max(CONNECT_LEAST);
+        if let Some(when) = self.look_again_at(key, patience) {
+            return self.timers.at(when, Timer::Discover(key));
+        }
+        let text = format!("{} did not answer server/discover in time", self.settings.server);
+        let hint = "check the network and the server; --initialize-timeout changes the limit";
+        self.fail(key, &Trouble::new("timeout", text).hint(hint));
+    }
+
     /// The client has an answer; a server that is silent is asked again.
     fn try_initialize_again(&mut self, key: Key, trouble: Trouble) {
         let Some(pending) = self.pending.get(&key) else { return };
@@ -198,6 +210,7 @@ impl Session {
             Timer::Retry(key) => self.retry(key),
             Timer::Patience(key) => self.patience_over(key),
             Timer::Initialize(key) => self.initialize_due(key),
+            Timer::Discover(key) => self.discover_due(key),
             Timer::Listen(serial) if serial == self.link.listen_timer => self.listen_again(),
             Timer::Listen(_) => {}
             Timer::HeadStart(generation) => self.head_start_over(generation),

@@ -76,6 +76,8 @@ pub(super) struct Link {
     pub(super) may_fall_back: bool,
     /// Why the first transport was given up, in case the second fails as well.
     pub(super) first_refusal: Option<Trouble>,
+    /// A refusal of `initialize` did not say why: the server may be of the modern era.
+    pub(super) vaguely_refused: bool,
     pub(super) phase: Phase,
     pub(super) queue: VecDeque<Item>,
     /// Messages that are sent again after a pause, by when that is over.
@@ -158,6 +160,7 @@ impl Link {
             transport: if sse { Transport::Sse { stream: None, endpoint: None } } else { Transport::Streamable },
             may_fall_back: matches!(strategy, Strategy::HttpFirst | Strategy::SseFirst),
             first_refusal: None,
+            vaguely_refused: false,
             phase: Phase::Idle,
             queue: VecDeque::new(),
             later: BTreeMap::new(),
@@ -313,6 +316,7 @@ impl Session {
             read.as_ref().and_then(|read| read.protocol_version.clone()).filter(|version| is_version(version));
         self.link.may_fall_back = false;
         self.link.first_refusal = None;
+        self.link.vaguely_refused = false;
         self.link.forever = false;
         self.link.network_down = None;
         self.link.reopen_failures = 0;

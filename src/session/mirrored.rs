@@ -12,25 +12,38 @@ use crate::era::param_headers::{self, ParamHeader};
 /// Tools whose parameters are remembered, and bytes of such a tool's name.
 const MAX_TOOLS: usize = 2000;
 const MAX_NAME: usize = 1024;
+/// Bytes of all that is remembered of them: the names of headers and properties are the server's. A call of a tool beyond it has no such headers.
+const MAX_BYTES: usize = 8 << 20;
 /// Characters of a log line about a tool: its words are the server's.
 const MAX_WORDS: usize = 400;
 
 /// The tools that have parameters to be mirrored.
 #[derive(Debug, Default)]
-pub(super) struct Mirrored(HashMap<Box<str>, Box<[ParamHeader]>>);
+pub(super) struct Mirrored {
+    tools: HashMap<Box<str>, Box<[ParamHeader]>>,
+    bytes: usize,
+}
+
+fn bytes_of(name: &str, headers: &[ParamHeader]) -> usize {
+    name.len() + headers.iter().map(ParamHeader::size).sum::<usize>()
+}
 
 impl Mirrored {
     /// Reads a tool's definition. `Err` says why the definition is invalid: then the client must not see it.
     pub(super) fn learn(&mut self, name: &str, tool: &str) -> Result<(), String> {
         let headers = param_headers::of_tool(tool);
-        match &headers {
-            Ok(headers) if !headers.is_empty() => {
-                if name.len() <= MAX_NAME && (self.0.len() < MAX_TOOLS || self.0.contains_key(name)) {
-                    self.0.insert(name.into(), headers.as_slice().into());
-                }
-            }
-            _ => {
-                self.0.remove(name);
+        if let Some(old) = self.tools.remove(name) {
+            self.bytes = self.bytes.saturating_sub(bytes_of(name, &old));
+        }
+        if let Ok(headers) = &headers
+            && !headers.is_empty()
+            && name.len() <= MAX_NAME
+            && self.tools.len() < MAX_TOOLS
+        {
+            let bytes = self.bytes + bytes_of(name, headers);
+            if bytes <= MAX_BYTES {
+                self.bytes = bytes;
+                self.tools.insert(name.into(), headers.as_slice().into());
             }
         }
         headers.map(drop)
@@ -38,11 +51,11 @@ impl Mirrored {
 
     /// The headers of a call, as far as the tool is known.
     pub(super) fn of_call(&self, pending: &Pending) -> Vec<(Box<str>, String)> {
-        if self.0.is_empty() || &*pending.method != "tools/call" {
+        if self.tools.is_empty() || &*pending.method != "tools/call" {
             return Vec::new();
         }
         let tool = tool_of(&pending.text);
-        let headers = tool.and_then(|tool| self.0.get(&*tool));
+        let headers = tool.and_then(|tool| self.tools.get(&*tool));
         headers.map(|headers| param_headers::of_call(headers, &pending.text)).unwrap_or_default()
     }
 }
@@ -91,5 +104,43 @@ impl Session {
             let text = format!("the tool {tool:?} is left out: {why}");
             self.log(Level::Warn, text.chars().take(MAX_WORDS).collect::<String>());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(property: &str) -> String {
+        format!(
+            r#"{{"inputSchema":{{"type":"object","properties":{{"{property}":{{"type":"string","x-mcp-header":"H"}}}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_number_and_bytes() {
+        let mut mirrored = Mirrored::default();
+        for n in 0..MAX_TOOLS {
+            mirrored.learn(&format!("t{n}"), &tool("a")).expect("valid");
+        }
+        mirrored.learn("one more", &tool("a")).expect("valid");
+        mirrored.learn("t0", &tool("b")).expect("valid");
+        assert_eq!(mirrored.tools.len(), MAX_TOOLS);
+        assert!(!mirrored.tools.contains_key("one more") && mirrored.tools.contains_key("t0"));
+        for n in 0..MAX_TOOLS {
+            mirrored.learn(&format!("t{n}"), "{}").expect("valid");
+        }
+        assert_eq!((mirrored.tools.len(), mirrored.bytes), (0, 0));
+
+        let large = tool(&"p".repeat(MAX_BYTES / 2));
+        for name in ["a", "b", "a", "c"] {
+            mirrored.learn(name, &large).expect("valid");
+        }
+        assert_eq!(mirrored.tools.len(), 1, "two are more than fits");
+        assert!(mirrored.bytes <= MAX_BYTES);
+        mirrored.learn("small", &tool("a")).expect("valid");
+        assert!(mirrored.tools.contains_key("small"));
+        mirrored.learn(&"n".repeat(MAX_NAME + 1), &tool("a")).expect("valid");
+        assert_eq!(mirrored.tools.len(), 2);
     }
 }

@@ -1,5 +1,7 @@
-//! `initialize` answered before the server answers: as in the last run, or, while a sign-in is wanted, provisionally (S2).
+//! `initialize` answered before the server answers: as in the last run, or, while a sign-in is wanted, provisionally (S2). The same for
+//! `server/discover`, with which clients of the modern era open.
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -11,11 +13,14 @@ use super::recovery::PATIENCE;
 use super::sign_in::Wish;
 use super::timers::Timer;
 use crate::era;
-use crate::message;
+use crate::message::{self, Id};
 
 /// Revisions with a handshake. A client of one of them is answered in its own, any other in the last.
 const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", LAST];
 const LAST: &str = "2025-11-25";
+/// What a server may have that is not known yet.
+const CAPABILITIES: &str =
+    r#"{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true}}"#;
 /// Characters of a client's name that the sign-in's page shows.
 const MAX_NAME: usize = 100;
 /// The key of a modern client's name (2026-07-28 "`_meta`").
@@ -28,6 +33,18 @@ struct Introduction {
     client_info: Value,
     #[serde(default)]
     capabilities: Value,
+}
+
+/// The answer to `initialize` that is remembered.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Known<'a> {
+    #[serde(borrow)]
+    capabilities: &'a RawValue,
+    #[serde(borrow, default)]
+    server_info: Option<&'a RawValue>,
+    #[serde(default)]
+    instructions: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,23 +72,52 @@ impl Session {
         }
         let version = self.link.requested.as_deref().unwrap_or_default();
         let version = LEGACY.iter().copied().find(|known| *known == version).unwrap_or(LAST);
-        let server = &self.settings.server;
-        let host = server.split('/').next().unwrap_or(server);
-        let last = self.sign_in.last.as_ref().map(|last| format!(" (the last try: {last})")).unwrap_or_default();
-        let list = r#"{"listChanged":true}"#;
+        let (info, instructions) = self.provisional_words();
         let result = format!(
-            "{{\"protocolVersion\":\"{version}\",\"capabilities\":{{\"tools\":{list},\"resources\":{list},\"prompts\":{list}}},\
-             \"serverInfo\":{{\"name\":{},\"version\":\"{}\"}},\"instructions\":{}}}",
-            message::quote(host),
-            env!("CARGO_PKG_VERSION"),
-            message::quote(&format!(
-                "The user is not signed in to {server} yet{last}: until then there is only the tool sign_in, which tells how."
-            )),
+            "{{\"protocolVersion\":\"{version}\",\"capabilities\":{CAPABILITIES},\"serverInfo\":{info},\"instructions\":{instructions}}}"
         );
         let answered = self.answer_early(key, &result, version == era::BATCHING);
         self.sign_in.shown |= answered;
         self.sign_in.offered |= answered; // by its name
         answered
+    }
+
+    /// The result of `server/discover` while a sign-in is wanted: as the server was in the last run, else so that the client sees the tool
+    /// `sign_in`. Not to be cached; a subscriber is told when the truth is known (2026-07-28 "Discovery").
+    pub(super) fn discover_provisionally(&mut self, id: &Id) -> Bytes {
+        let (mut info, mut instructions) = self.provisional_words();
+        let mut capabilities = CAPABILITIES.to_owned();
+        let known = self.memory.as_ref().and_then(|memory| serde_json::from_str::<Known>(&memory.result).ok());
+        match known {
+            Some(known) => {
+                known.capabilities.get().clone_into(&mut capabilities);
+                info = known.server_info.map_or(info, |known| known.get().to_owned());
+                instructions = known.instructions.map_or_else(String::new, |text| message::quote(&text));
+            }
+            // By its name.
+            None => self.sign_in.offered = true,
+        }
+        self.sign_in.shown_modern = true;
+        let instructions =
+            if instructions.is_empty() { instructions } else { format!(",\"instructions\":{instructions}") };
+        let result = format!(
+            "{{\"resultType\":\"complete\",\"supportedVersions\":[\"{}\"],\"capabilities\":{capabilities}{instructions},\
+             \"ttlMs\":0,\"cacheScope\":\"private\",\"_meta\":{{\"io.modelcontextprotocol/serverInfo\":{info}}}}}",
+            era::MODERN
+        );
+        message::result_response(id, &result)
+    }
+
+    /// A name for a server that is not known yet, and what a model should know, as JSON text.
+    fn provisional_words(&self) -> (String, String) {
+        let server = &self.settings.server;
+        let host = server.split('/').next().unwrap_or(server);
+        let last = self.sign_in.last.as_ref().map(|last| format!(" (the last try: {last})")).unwrap_or_default();
+        let info = format!("{{\"name\":{},\"version\":\"{}\"}}", message::quote(host), env!("CARGO_PKG_VERSION"));
+        let instructions = message::quote(&format!(
+            "The user is not signed in to {server} yet{last}: until then there is only the tool sign_in, which tells how."
+        ));
+        (info, instructions)
     }
 
     fn answer_early(&mut self, key: Key, result: &str, takes_batches: bool) -> bool {

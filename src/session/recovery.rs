@@ -178,7 +178,7 @@ impl Session {
         let legacy = pending.modern.is_none();
         let error = rpc_error(body);
         let code = error.as_ref().map(|(code, _)| *code);
-        if self.is_of_other_era(key, head.status, code, || body_says_legacy_alone(body)) {
+        if self.is_of_other_era(key, head.status, code, body, || body_says_legacy_alone(body)) {
             return;
         }
         let text = error.as_ref().and_then(|(_, text)| text.clone());
@@ -194,8 +194,11 @@ impl Session {
         {
             return;
         }
-        if handshake && self.fall_back(key, head, error.as_ref(), body) {
-            return;
+        if handshake {
+            self.link.vaguely_refused |= code.is_none() && crate::era::says_nothing_of_eras(head.status, body);
+            if self.fall_back(key, head, error.as_ref(), body) || self.may_be_modern(key) {
+                return;
+            }
         }
         if handshake && matches!(head.status, 401 | 403) && self.is_wanted_by_now(key) {
             return self.open(key);
@@ -502,7 +505,8 @@ impl Session {
         let signs_in = trouble.is_sign_in() && self.settings.can_sign_in;
         let first =
             self.pending.get(&key).is_some_and(|pending| pending.origin == Origin::Client && pending.is_handshake());
-        if signs_in && first && (trouble.declined || self.sign_in.is_open()) {
+        let possible = trouble.declined || self.sign_in.is_open();
+        if signs_in && first && possible {
             // Who said no may think better of it: a client that is refused here would have to be started again.
             self.answer_provisionally(key);
         }
@@ -514,7 +518,7 @@ impl Session {
             Origin::Client => {
                 let response = if signs_in {
                     self.signed_out();
-                    self.without_sign_in(&pending, trouble)
+                    self.without_sign_in(&pending, trouble, possible)
                 } else {
                     trouble.response(&pending.id)
                 };

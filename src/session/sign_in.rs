@@ -198,8 +198,11 @@ impl Session {
             _ => None,
         };
         // The modern era opens with `server/discover`: a client that gets no answer to it is not there yet.
-        let opens = pending.modern.is_some() && &*pending.method == "server/discover";
-        let hold = if opens { self.settings.hold.min(self.settings.initialize_timeout) } else { self.settings.hold };
+        let hold = if is_discovery(pending) {
+            self.settings.hold.min(self.settings.initialize_timeout)
+        } else {
+            self.settings.hold
+        };
         since.map(|since| since + hold)
     }
 
@@ -253,12 +256,16 @@ impl Session {
             self.abort(exchange);
         }
         let trouble = self.sign_in_trouble();
-        let response = self.without_sign_in(&pending, &trouble);
+        let response = self.without_sign_in(&pending, &trouble, true);
         self.respond(pending.batch, response);
     }
 
-    /// The answer to a request that cannot be carried out without a sign-in.
-    pub(super) fn without_sign_in(&mut self, pending: &Pending, trouble: &Trouble) -> Bytes {
+    /// The answer to a request that cannot be carried out without a sign-in. `possible`: there may yet be one, so a client that opens may
+    /// be told so.
+    pub(super) fn without_sign_in(&mut self, pending: &Pending, trouble: &Trouble, possible: bool) -> Bytes {
+        if possible && self.discovers(pending) {
+            return self.discover_provisionally(&pending.id);
+        }
         if pending.method.ends_with("/list") {
             match pending.modern {
                 Some(_) => self.sign_in.shown_modern = true,
@@ -271,6 +278,11 @@ impl Session {
         } else {
             trouble.response(&pending.id)
         }
+    }
+
+    /// A client of the modern era opens with this. What a translator asks is not for the client.
+    fn discovers(&self, pending: &Pending) -> bool {
+        is_discovery(pending) && !self.watch.translates()
     }
 
     /// For the client alone: it holds the address.
@@ -382,4 +394,8 @@ impl Session {
     pub(super) fn wish(&mut self, wish: Wish) {
         self.out.push(Action::SignIn(wish));
     }
+}
+
+fn is_discovery(pending: &Pending) -> bool {
+    pending.modern.is_some() && &*pending.method == "server/discover"
 }

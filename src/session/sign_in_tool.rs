@@ -1,10 +1,12 @@
 //! The tool `sign_in`, which the bridge shows in place of the server's tools while nobody is signed in (S3).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Session;
@@ -13,9 +15,12 @@ use super::sign_in::{Stage, Wish};
 use super::timers::Timer;
 use super::trouble::Trouble;
 use crate::message;
+use crate::secret::SafeText;
 
 /// Its name.
 pub(super) const NAME: &str = "sign_in";
+/// Its one argument.
+const ARGUMENT: &str = "redirect_url";
 /// How long a call waits for the address.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a call waits for the word on what was pasted: a token request must fit in.
@@ -40,10 +45,34 @@ struct CallParams<'a> {
     arguments: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+/// What a call brings.
+#[derive(Debug, Default)]
 struct Arguments {
-    #[serde(default)]
     redirect_url: Option<String>,
+}
+
+impl Arguments {
+    /// The error is for whoever called. An argument of another name is one: what was meant to be pasted would be lost in silence.
+    fn read(json: &str) -> Result<Self, String> {
+        let no_text = || "redirect_url must be a text: the address that the browser ended at".to_owned();
+        let members: Option<BTreeMap<String, Value>> = serde_json::from_str(json).map_err(|_| no_text())?;
+        let mut read = Self::default();
+        for (name, value) in members.unwrap_or_default() {
+            match (&*name, value) {
+                (ARGUMENT, Value::String(text)) => read.redirect_url = Some(text),
+                (ARGUMENT, Value::Null) => {}
+                (ARGUMENT, _) => return Err(no_text()),
+                _ => {
+                    return Err(format!(
+                        "sign_in has no argument {}. Its one argument is {ARGUMENT}, the whole address that the browser ended at; without it, \
+                         sign_in gives the address where the user signs in.",
+                        SafeText(&name)
+                    ));
+                }
+            }
+        }
+        Ok(read)
+    }
 }
 
 impl Session {
@@ -92,11 +121,10 @@ impl Session {
         let arguments = params
             .and_then(|params| serde_json::from_str::<CallParams>(params.get()).ok())
             .and_then(|call| call.arguments)
-            .map_or(Ok(Arguments { redirect_url: None }), |arguments| {
-                serde_json::from_str::<Arguments>(arguments.get())
-            });
-        let Ok(arguments) = arguments else {
-            return self.answer_call(key, "redirect_url must be a text: the address that the browser ended at", true);
+            .map_or_else(|| Ok(Arguments::default()), |arguments| Arguments::read(arguments.get()));
+        let arguments = match arguments {
+            Ok(arguments) => arguments,
+            Err(why) => return self.answer_call(key, &why, true),
         };
         if matches!(self.sign_in.stage, Stage::Done) {
             return self.answer_call(key, &self.signed_in(), false);
@@ -209,11 +237,17 @@ impl Session {
     fn address(&self) -> Option<String> {
         let Stage::Wanted { url, advice } = &self.sign_in.stage else { return None };
         let server = &self.settings.server;
+        // The advice may say already where to paste: once is enough.
+        let paste = if advice.contains(NAME) {
+            "Here, that is: call sign_in again with redirect_url."
+        } else {
+            "If the browser ends at a page that does not load, as when it runs on another machine: call sign_in again with the whole \
+             address of that page as redirect_url."
+        };
         let advice = if advice.is_empty() { String::new() } else { format!("\n\n{advice}") };
         let last = self.sign_in.last.as_ref().map(|last| format!("The last try: {last}.\n\n")).unwrap_or_default();
         Some(format!(
-            "{last}To sign in to {server}, the user opens this address in a browser:\n\n{url}{advice}\n\nIf the browser ends at a page that does not load, as \
-             when it runs on another machine: call sign_in again with the whole address of that page as redirect_url."
+            "{last}To sign in to {server}, the user opens this address in a browser:\n\n{url}{advice}\n\n{paste}"
         ))
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Patience(Key),
     /// `initialize` must be answered now (S2).
     Initialize(Key),
+    /// `server/discover` of a modern client must be answered now.
+    Discover(Key),
     /// Open the notification stream or the session again. Only the last one that was set counts.
     Listen(u64),
     /// The notification stream of this generation has had its head start.

@@ -554,7 +554,7 @@ fn is_over(pending: &PendingSignIn, now: u64) -> bool {
 }
 
 /// SHA-256, as text.
-fn fingerprint(text: &str) -> String {
+pub(super) fn fingerprint(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()))
 }
 

@@ -14,6 +14,20 @@ const RENAMES: u32 = if cfg!(windows) { 10 } else { 1 };
 /// Bytes that are written at a time to reserve room.
 const CHUNK: usize = 16 * 1024;
 
+/// Whether a fault has nothing to do with the file: too many are open, in this process or on this machine.
+pub(super) fn passes(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 /// Whether something had to be closed to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -103,6 +117,11 @@ pub(super) fn lock_file(path: &Path) -> io::Result<File> {
     let file = options().read(true).write(true).create(true).truncate(false).open(path)?;
     mend(&file, 0o600)?;
     Ok(file)
+}
+
+/// Writes a short private file in one go, in its place: a killed writer may leave it empty, and a power cut may take it.
+pub(super) fn write_note(path: &Path, text: &[u8]) -> io::Result<()> {
+    options().write(true).create(true).truncate(true).open(path)?.write_all(text)
 }
 
 /// A new file that takes the place of an old one when it is complete. Dropped before, it leaves nothing.

@@ -28,17 +28,14 @@ const MAX_NAMES: usize = 8192;
 const MAX_VERSIONS: usize = 64;
 /// The directory of the present format.
 const CURRENT: &str = "mcp-remote-v1";
-/// The first port that mcp-remote may choose, and how many follow.
-const PORTS: (u16, u16) = (3335, 45816);
-
-/// The callback port that mcp-remote derives from a hash; redirect URIs are registered with it.
-pub fn port(hash: &str) -> Option<u16> {
-    let number = u16::from_str_radix(hash.get(..4)?, 16).ok()?;
-    Some(PORTS.0 + number % PORTS.1)
-}
 
 /// Why a file was not taken whose server is not known.
 pub const UNKNOWN_SERVER: &str = "no server address that was given is the one this file was made for";
+
+/// Why a sign-in was not taken that is here already.
+const HAS_SIGN_IN: &str = "there is a sign-in for this server already";
+/// Why a registration was not taken that is here already.
+const HAS_REGISTRATION: &str = "this registration is known already";
 
 /// A file that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +44,13 @@ pub struct Left {
     pub file: PathBuf,
     /// Why.
     pub why: String,
+}
+
+impl Left {
+    /// It is not needed: what it holds is here, or something newer.
+    pub fn is_here(&self) -> bool {
+        self.why == HAS_SIGN_IN || self.why == HAS_REGISTRATION
+    }
 }
 
 /// What was found.
@@ -144,7 +148,7 @@ impl Found {
         for (file, account) in self.accounts {
             let dead = account.tokens.refresh.as_ref().is_some_and(|token| contents.is_dead(token));
             let why = if contents.account(&account.key).is_some() {
-                "there is a sign-in for this server already"
+                HAS_SIGN_IN
             } else if dead {
                 "its refresh token was used up or taken back"
             } else {
@@ -156,7 +160,7 @@ impl Found {
         }
         for (file, registration) in self.registrations {
             if contents.registration_of(&registration.issuer, &registration.client_id).is_some() {
-                report.left.push(Left { file, why: "this registration is known already".into() });
+                report.left.push(Left { file, why: HAS_REGISTRATION.into() });
             } else {
                 contents.put_registration(registration);
                 report.taken.push(file);

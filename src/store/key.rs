@@ -177,6 +177,17 @@ impl Keys {
         vault.ok_or_else(|| KeyError::Unavailable("this build has no keyring".into()))
     }
 
+    /// A key that this process has already, without asking anybody.
+    pub(super) fn known(&self, place: KeyPlace, id: KeyId) -> Option<Key> {
+        let state = self.state();
+        state.known.iter().find(|(its_place, its, _)| (*its_place, *its) == (place, id)).map(|(_, _, key)| key.clone())
+    }
+
+    /// A key that another process has.
+    pub(super) fn learn(&self, place: KeyPlace, id: KeyId, key: Key) {
+        self.state().known.push((place, id, key));
+    }
+
     /// The key of a file; `None` if the place works and does not have it.
     pub(super) fn find(&self, place: KeyPlace, id: KeyId, patience: Duration) -> Result<Option<Key>, KeyError> {
         let vault = self.vault(place)?;

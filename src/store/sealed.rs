@@ -137,6 +137,11 @@ pub(super) enum Unreadable {
 }
 
 impl Header {
+    /// With its key, for another process of this program.
+    pub(super) fn with_key(self, key: &str) -> Zeroizing<String> {
+        Zeroizing::new(format!("{}{key}", self.line()))
+    }
+
     fn line(self) -> String {
         format!("{MAGIC} {FORMAT} {} {}\n", self.place.name(), self.id)
     }

@@ -323,3 +323,45 @@ async fn tasks_of_one_process_wait_for_each_other() {
         assert_eq!(store.snapshot().await.unwrap().accounts().len(), 8);
     }
 }
+
+#[test]
+fn a_process_of_ours_gets_the_key_without_the_keyring() {
+    let directory = Directory::new("given-key");
+    let keyring = Arc::new(FakeKeyring::default());
+    let parent = open(&directory, CredentialStore::Auto, &keyring);
+    assert!(parent.known_key().is_none(), "nothing is stored");
+    sign_in(&parent, "a");
+    keyring.absent.store(true, Ordering::SeqCst);
+    let asked = keyring.asked.load(Ordering::SeqCst);
+    let child = open(&directory, CredentialStore::Auto, &keyring);
+    child.learn_key(&parent.known_key().unwrap());
+    assert_eq!(token(&child).as_deref(), Some("a"));
+    sign_in(&child, "b");
+    assert_eq!(token(&parent).as_deref(), Some("b"));
+    assert_eq!(keyring.asked.load(Ordering::SeqCst), asked);
+    assert!(!format!("{child:?}").contains(parent.known_key().unwrap().expose().lines().last().unwrap()));
+    // Nonsense is as none.
+    let other = open(&directory, CredentialStore::Auto, &keyring);
+    for text in ["", "x", "mcp-drawbridge-credentials 1 keyring 00\nAA"] {
+        other.learn_key(&Secret::new(text));
+    }
+    assert_eq!(token(&other), None);
+    assert_eq!(other.status().place, StorePlace::Memory);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_for_a_moment_is_not_forgotten() {
+    let directory = Directory::new("moment");
+    let keyring = Arc::new(FakeKeyring::default());
+    let store = open(&directory, CredentialStore::Auto, &keyring);
+    sign_in(&store, "a");
+    assert_eq!(token(&store).as_deref(), Some("a"));
+    let aside = directory.0.join("aside");
+    fs::rename(directory.sealed(), &aside).unwrap();
+    fs::create_dir(directory.sealed()).unwrap();
+    assert!(matches!(store.read(), Err(StoreError::NotRead(_))));
+    fs::remove_dir(directory.sealed()).unwrap();
+    fs::rename(aside, directory.sealed()).unwrap();
+    assert_eq!(token(&store).as_deref(), Some("a"));
+    assert!(store.notices().is_empty(), "{:?}", store.notices());
+}

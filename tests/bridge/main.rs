@@ -11,6 +11,7 @@ mod support;
 mod answers;
 mod command;
 mod end;
+mod eras;
 mod flow;
 mod http;
 mod input;

@@ -635,7 +635,14 @@ fn clients_of_the_modern_era_are_held_and_answered_in_their_own_way() {
     let discover = d.one("server/discover");
     d.is_held(&discover);
     d.passes(seconds(20));
-    assert_eq!(d.responses(), ["4 sign-in"], "as soon as initialize would be");
+    let found = d.hears_one();
+    assert_eq!(found["id"], 4, "as soon as initialize would be");
+    let found = &found["result"];
+    assert_eq!(found["supportedVersions"], json!(["2026-07-28"]));
+    assert_eq!(found["capabilities"]["tools"], json!({"listChanged": true}));
+    assert_eq!((&found["resultType"], &found["ttlMs"]), (&json!("complete"), &json!(0)), "not to be cached");
+    assert_eq!(found["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "example.test");
+    assert!(found["instructions"].as_str().is_some_and(|text| text.contains("sign_in")));
     // Only who subscribed is told, and only once the subscription is acknowledged.
     d.sign_in_is_done();
     assert!(d.hears().is_empty());
@@ -645,6 +652,36 @@ fn clients_of_the_modern_era_are_held_and_answered_in_their_own_way() {
     assert_eq!(heard.len(), 2);
     assert_eq!(heard[1]["method"], "notifications/tools/list_changed");
     assert_eq!(heard[1]["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "s");
+}
+
+#[test]
+fn a_discovery_is_answered_from_memory_or_provisionally_and_fails_when_no_sign_in_is_possible() {
+    let mut d = Dialogue::remembering(settings(), Some(memory(Remembered::StreamableHttp)));
+    d.says(&request("1", "server/discover", &format!("{{{META}}}")));
+    let sent = d.one("server/discover");
+    d.is_held(&sent);
+    d.sign_in_is_wanted();
+    d.passes(seconds(20));
+    let found = d.hears_one();
+    assert_eq!(found["result"]["capabilities"], json!({"tools": {}, "prompts": {}}), "as in the last run");
+    assert_eq!(found["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "s");
+    assert!(found["result"].get("instructions").is_none());
+
+    // The person says no, and may think better of it.
+    let mut d = Dialogue::new(settings());
+    d.says(&request("1", "server/discover", &format!("{{{META}}}")));
+    let sent = d.one("server/discover");
+    d.is_held(&sent);
+    d.sign_in_is_wanted();
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert!(d.hears_one()["result"]["supportedVersions"].is_array());
+
+    // One that could not even begin is an error.
+    let mut d = Dialogue::new(settings());
+    d.says(&request("1", "server/discover", &format!("{{{META}}}")));
+    let sent = d.one("server/discover");
+    d.fails(&sent, FailureKind::SignIn, false);
+    assert_eq!(d.responses(), ["1 sign-in"]);
 }
 
 // ---- the end ----

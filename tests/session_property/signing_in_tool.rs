@@ -87,6 +87,47 @@ fn it_does_not_wait_for_an_address_for_ever() {
 }
 
 #[test]
+fn an_argument_of_another_name_is_not_lost_in_silence() {
+    let (mut d, _) = opening();
+    d.passes(seconds(20));
+    d.hears();
+    let arguments =
+        |id: &str, json: &str| request(id, "tools/call", &format!(r#"{{"name":"sign_in","arguments":{json}}}"#));
+    for (id, json, says) in [
+        ("1", r#"{"url":"http://localhost:1/?code=s3cr3t"}"#, "has no argument url"),
+        ("2", r#"{"redirect_url":"x","more":1}"#, "has no argument more"),
+        ("3", r#"{"redirect_url":5}"#, "must be a text"),
+        ("4", r#"["x"]"#, "must be a text"),
+    ] {
+        d.says(&arguments(id, json));
+        let (text, is_error) = said(&d.hears_one());
+        assert!(text.contains(says) && text.contains("redirect_url") && is_error, "{json}: {text}");
+        assert!(!text.contains("s3cr3t"), "{text}");
+    }
+    assert!(d.wishes().is_empty(), "no browser for a mistake, and nothing is pasted");
+    for (id, json) in [("5", "{}"), ("6", "null"), ("7", r#"{"redirect_url":null}"#)] {
+        d.says(&arguments(id, json));
+        let (text, is_error) = said(&d.hears_one());
+        assert!(text.contains(SIGN_IN_URL) && !is_error, "{json}: {text}");
+    }
+}
+
+#[test]
+fn where_to_paste_is_said_once() {
+    let (mut d, _) = opening();
+    d.input(Input::SignIn(SignIn::Wanted {
+        url: SIGN_IN_URL.into(),
+        advice: "No browser here. Copy the address of the page that does not load into the tool `sign_in`.".into(),
+    }));
+    d.passes(seconds(20));
+    d.hears();
+    d.says(&call("1", "sign_in"));
+    let (text, _) = said(&d.hears_one());
+    assert_eq!(text.matches("does not load").count(), 1, "{text}");
+    assert!(text.contains("redirect_url"), "{text}");
+}
+
+#[test]
 fn what_is_pasted_goes_to_the_sign_in_alone() {
     let (mut d, sent) = opening();
     let pasted = "http://127.0.0.1:3334/oauth/callback?code=c&state=s3cr3t-state";

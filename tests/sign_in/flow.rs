@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
@@ -134,6 +135,38 @@ fn a_process_that_dies_in_the_middle_leaves_the_tab_to_the_next() {
     second.finish();
     let counts = server.authority.counts();
     assert_eq!((browser.tabs().len(), counts.of(Endpoint::Register), counts.codes), (1, 1, 1), "{}", server.summary());
+}
+
+#[test]
+fn a_tab_that_its_process_did_not_come_to_open_is_opened_by_the_next() {
+    let server = Protected::start();
+    let home = Arc::new(TempDir::new());
+    let browser = Browser::idle(&home);
+    let mut first = bridge(&server, &home).start();
+    first.initialize();
+    let tab = browser.tab(1);
+    drop(first); // Killed.
+    // As if it had been killed between the store and the browser.
+    let locks = home.path().join("state/locks");
+    let notes: Vec<_> = std::fs::read_dir(&locks)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "tab"))
+        .collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    std::fs::write(&notes[0], "").unwrap();
+    let mut second = bridge(&server, &home).start();
+    second.initialize();
+    assert_eq!(browser.tab(2), tab, "the same sign-in");
+    drop(second);
+    // It was opened now.
+    let mut third = bridge(&server, &home).start();
+    let id = third.initialize();
+    let page = eventually("the port of the third", || browser::visit(&tab));
+    assert_eq!(page.status, 200, "{page:?}");
+    third.result(&id);
+    third.finish();
+    assert_eq!((browser.tabs().len(), server.authority.counts().codes), (2, 1), "{}", server.summary());
 }
 
 #[test]
@@ -298,6 +331,34 @@ fn more_scope_is_asked_for_when_a_tool_wants_it() {
     bridge.finish();
     let counts = server.authority.counts();
     assert_eq!((counts.tabs(), counts.of(Endpoint::Register)), (2, 1), "{}", server.summary());
+}
+
+/// Its authorization server signs in without a person, so nobody sees how often.
+#[test]
+fn a_server_that_wants_more_with_each_request_opens_few_tabs() {
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let browser = Browser::eager(&home);
+    let metadata = format!("{}/.well-known/oauth-protected-resource/mcp", server.mcp.origin());
+    let wanted = AtomicUsize::new(0);
+    server.mcp.on("tools/call", move |_| {
+        let n = wanted.fetch_add(1, Ordering::Relaxed);
+        if n % 2 == 1 {
+            return None; // content, until the next call
+        }
+        let field = format!("Bearer error=\"insufficient_scope\", scope=\"more{n}\", resource_metadata=\"{metadata}\"");
+        Some(Reply::response(403, &[("WWW-Authenticate", &field)], "{}"))
+    });
+    let mut bridge = bridge(&server, &home).args("--hold 1").start();
+    bridge.handshake();
+    for _ in 0..5 {
+        let id = bridge.call("echo", &json!({}));
+        bridge.result(&id);
+    }
+    let id = bridge.call("echo", &json!({}));
+    assert_eq!(bridge.error(&id)["data"]["kind"], "sign-in");
+    bridge.finish();
+    assert_eq!(browser.tabs().len(), 1 + 5, "{}", server.summary());
 }
 
 #[test]

@@ -44,6 +44,29 @@ fn keyring_holds_the_key_of_a_login() {
     start().finish();
     let counts = server.authority.counts();
     assert_eq!((browser.tabs().len(), counts.refreshed(), counts.codes), (1, 1, 1), "{}", server.summary());
+    locked_in_between(&bus);
+}
+
+/// As after some idle time, or by the user. Last, because nobody is there to unlock it.
+fn locked_in_between(bus: &str) {
+    let server = Protected::start();
+    let home = Arc::new(TempDir::new());
+    let browser = Browser::eager(&home);
+    let mut bridge = with_browser(Setup::new(&server.url())).home(&home).env("DBUS_SESSION_BUS_ADDRESS", bus).start();
+    bridge.handshake();
+    let connection = dbus::blocking::Connection::new_session().unwrap();
+    let secrets = connection.with_proxy("org.freedesktop.secrets", "/org/freedesktop/secrets", Duration::from_secs(5));
+    let call = |method: &str| {
+        let all = vec![Path::new("/org/freedesktop/secrets/aliases/default").unwrap()];
+        let done: (Vec<Path>, Path) = secrets.method_call("org.freedesktop.Secret.Service", method, (all,)).unwrap();
+        done.0.len()
+    };
+    assert_eq!(call("Lock"), 1);
+    server.authority.expire_access_tokens();
+    bridge.assert_works();
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((browser.tabs().len(), counts.refreshed(), counts.codes), (1, 1, 1), "{}", server.summary());
 }
 
 /// A bus with a Secret Service that lets nobody keep anything: it asks a person first, and then tells nonsense.
@@ -137,4 +160,28 @@ fn keyring_holds_nothing_and_prints() {
     assert!(end.stderr.contains("Cast to path failed"), "it printed nothing: {}", end.stderr);
     assert!(end.stderr.contains("No keyring could be used"), "{}", end.stderr);
     assert_eq!((browser.tabs().len(), server.authority.counts().codes), (1, 1), "{}", server.summary());
+}
+
+/// The same for the commands: a program reads what they print.
+#[test]
+#[ignore = "needs dbus-daemon: scripts/keyring-session"]
+fn keyring_holds_nothing_and_a_command_prints() {
+    let keyring = OddKeyring::start();
+    let home = TempDir::new();
+    let directory = home.path().join("mcp-remote-v1");
+    std::fs::create_dir_all(&directory).unwrap();
+    let client = r#"{"client_id":"c","redirect_uris":[],"issuer":"https://as.test"}"#;
+    std::fs::write(directory.join("92d222637c6a62a33a3518de94f28749_client_info.json"), client).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-drawbridge"));
+        command.args(words).env("DBUS_SESSION_BUS_ADDRESS", &keyring.address).env_remove("DISPLAY");
+        command.env("MCP_DRAWBRIDGE_STATE_DIR", home.path().join("state"));
+        let output = command.output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (out, err) = run(&["import", home.path().to_str().unwrap(), "http://127.0.0.1:18141/mcp"]);
+    assert!(out.starts_with("Taken: the registration with https://as.test\n"), "{out}");
+    assert!(!out.contains("Cast to path failed") && err.contains("Cast to path failed"), "{out}\n---\n{err}");
+    let (out, _) = run(&["status", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["version"], 1, "{out}");
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::flow::{bridge, signed_in};
 use crate::support::authorization_server::{Endpoint, Protected};
-use crate::support::bridge::Bridge;
-use crate::support::browser::Browser;
+use crate::support::bridge::{Bridge, Setup};
+use crate::support::browser::{Browser, with_browser};
 use crate::support::wire::Reply;
 use crate::support::{ms, s};
 
@@ -217,4 +217,85 @@ fn another_home_is_another_user() {
         bridge.finish();
     }
     assert_eq!(server.authority.counts().tabs(), 2);
+}
+
+/// A program that is updated while bridges run. The new one may not know the errand's order, or be too old to know errands at all.
+#[cfg(unix)]
+#[test]
+fn a_program_that_was_replaced_does_not_stop_renewals() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let program = home.path().join("replaced");
+    std::fs::copy(env!("CARGO_BIN_EXE_mcp-drawbridge"), &program).unwrap();
+    let setup = Setup::program(program.to_str().unwrap(), &home).arg(server.url()).args("--credential-store file");
+    let mut bridge = with_browser(setup).start();
+    bridge.handshake();
+    let replace = |name: &str, text: &str| {
+        let new = home.path().join(name);
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::rename(new, &program).unwrap();
+    };
+    let other =
+        format!("#!/bin/sh\ncat >/dev/null\necho '[{{}},{{}}]' | {} \"$@\"\n", env!("CARGO_BIN_EXE_mcp-drawbridge"));
+    for (round, text) in ["#!/bin/sh\nexit 2\n", &other].into_iter().enumerate() {
+        replace("new", text);
+        server.authority.expire_access_tokens();
+        calls(&mut bridge, 2);
+        assert_eq!(server.authority.counts().refreshed(), round + 1, "{}", server.summary());
+    }
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((counts.tabs(), counts.reused, counts.dead), (1, 0, 0));
+}
+
+/// A keyring that is locked, or away, in the middle of a run, is like that for the process that asks the token endpoint, too.
+#[test]
+fn a_key_that_is_lost_meanwhile_ends_no_login() {
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let mut bridge = bridge(&server, &home).start();
+    bridge.handshake();
+    for entry in std::fs::read_dir(home.path().join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains("credentials.key-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    for round in 1..=2 {
+        server.authority.expire_access_tokens();
+        calls(&mut bridge, 2);
+        assert_eq!(server.authority.counts().refreshed(), round, "{}", server.summary());
+    }
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((counts.tabs(), counts.reused, counts.dead), (1, 0, 0));
+}
+
+/// Without files to open it can neither read the store nor take its lock. That passes, and ends no login.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_without_files_to_open_keeps_its_login() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Protected::start();
+    let home = signed_in(&server);
+    let mut bridge = bridge(&server, &home).start();
+    bridge.handshake();
+    let pid = Pid::from_raw(i32::try_from(bridge.pid()).unwrap());
+    let open = u64::try_from(std::fs::read_dir(format!("/proc/{}/fd", bridge.pid())).unwrap().count()).unwrap();
+    server.authority.expire_access_tokens();
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(pid, Resource::Nofile, Rlimit { current: Some(open + 2), maximum: most }).unwrap();
+    let id = bridge.call("echo", &json!({}));
+    let answer = bridge.answer(&id);
+    assert!(
+        answer["error"]["message"].to_string().contains("oo many open files") || answer.get("result").is_some(),
+        "{answer}"
+    );
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    calls(&mut bridge, 2);
+    bridge.finish();
+    let counts = server.authority.counts();
+    assert_eq!((counts.tabs(), counts.refreshed(), counts.reused, counts.dead), (1, 1, 0, 0), "{}", server.summary());
 }

@@ -79,6 +79,8 @@ fn a_browser_on_another_machine_ends_at_an_address_that_can_be_pasted() {
     let end_of_it = bridge.finish();
     assert_eq!(server.authority.counts().of(Endpoint::Token), 1, "{}", server.summary());
     assert!(!end_of_it.stderr.contains("code-1"), "{}", end_of_it.stderr);
+    let refusal = "the server answers HTTP 401 to a request without a credential; WWW-Authenticate: Bearer with resource_metadata";
+    assert!(end_of_it.stderr.contains(refusal), "{}", end_of_it.stderr);
     assert!(server.mcp.requests().iter().all(|request| !String::from_utf8_lossy(&request.body).contains("code-1")));
 }
 

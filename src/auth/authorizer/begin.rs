@@ -93,7 +93,7 @@ impl Inner {
             requested_scope: scope.map(ToString::to_string),
             authorization_url: Some(Secret::new(url.as_str())),
             started_at: at,
-            // Before it is opened: when we die in between, the next process must not open a second one.
+            // Before it is opened: others see at once that requests may wait. Whether it was is what `Store::note_tab` says.
             browser_opened_at: (opener != Opener::Quiet).then_some(at),
             extra: Extra::default(),
         };
@@ -117,6 +117,7 @@ impl Inner {
         self.tell(tell(""));
         let (inner, url) = (Arc::clone(self), url.clone());
         tokio::spawn(async move {
+            inner.store.note_tab(&inner.key, &Secret::new(url.as_str()));
             match browser::open(&url, &plan).await {
                 browser::Outcome::Opened { program } => tracing::debug!("opened with {}", program.display()),
                 browser::Outcome::NotPossible { advice, .. } => inner.no_browser(&url, advice),

@@ -13,9 +13,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Authorizer, Inner, Outcome};
-use crate::auth::error::AuthError;
+use crate::auth::error::{AuthError, Mender};
 use crate::secret::Secret;
 use crate::store::StorePlace;
+
+/// The rule of a child that cannot use the store. Nothing was sent.
+const NO_STORE: &str = "no-store";
 
 /// What the child is to do. It holds secrets: it goes through a pipe.
 #[derive(Serialize, Deserialize)]
@@ -47,11 +50,11 @@ type Answer = Pin<Box<dyn Future<Output = Option<Result<(), AuthError>>> + Send>
 
 /// Runs errands in another process; `None`: it could not be started, and nothing was sent.
 #[derive(Clone)]
-pub struct Messenger(Arc<dyn Fn(Errand) -> Answer + Send + Sync>);
+pub struct Messenger(Arc<dyn Fn(Errand, Option<Secret>) -> Answer + Send + Sync>);
 
 impl Messenger {
-    /// From what starts the process.
-    pub fn new(send: impl Fn(Errand) -> Answer + Send + Sync + 'static) -> Self {
+    /// From what starts the process; it gets the key of the store along, for [`Store::learn_key`](crate::store::Store::learn_key).
+    pub fn new(send: impl Fn(Errand, Option<Secret>) -> Answer + Send + Sync + 'static) -> Self {
         Self(Arc::new(send))
     }
 }
@@ -66,6 +69,11 @@ impl Authorizer {
     /// Carries an errand out, in the process that was started for it.
     pub async fn run(&self, errand: Errand) -> Result<(), AuthError> {
         self.inner.load().await;
+        // Nothing stored can be seen from here, which is not the same as that there is nothing.
+        let seen = self.inner.store.snapshot().await.is_ok();
+        if !seen || self.inner.store.status().place == StorePlace::Memory {
+            return Err(AuthError::new(NO_STORE, Mender::Nobody, "the credential store cannot be used"));
+        }
         match errand {
             Errand::Refresh { stale } => match self.inner.login() {
                 Some(login) => self.inner.refresh_here(&login.key, &Secret::new(stale)).await,
@@ -82,6 +90,7 @@ impl Inner {
     /// `None`: it is for this process to do, as where only this process has the store.
     pub(super) async fn send_messenger(&self, errand: Errand) -> Option<Outcome> {
         let messenger = self.messenger.as_ref().filter(|_| self.store.status().place != StorePlace::Memory)?;
-        (messenger.0)(errand).await
+        let outcome = (messenger.0)(errand, self.store.known_key()).await;
+        outcome.filter(|outcome| !outcome.as_ref().is_err_and(|error| error.rule() == NO_STORE))
     }
 }

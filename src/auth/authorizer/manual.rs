@@ -65,7 +65,7 @@ impl Authorizer {
             Probe::Challenged(challenge) => challenge,
         };
         let refused = self.inner.login().map(|login| login.tokens.access.clone());
-        let job = Job::Renew { refused, challenge, opener: Some(Opener::User) };
+        let job = Job::Renew { refused, challenge, opener: Some(Opener::User), refresh: false };
         self.work(job).await?;
         Ok(self.inner.summary(false))
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 use super::discover::Found;
 use super::login::{Login, same};
-use super::{Errand, Inner, Outcome, interrupted, not_stored, now};
+use super::{Errand, Inner, Outcome, interrupted, no_turn, not_stored, now};
 use crate::auth::error::{AuthError, Fault, Mender};
 use crate::auth::grant::{self, Context};
 use crate::auth::registration::Origin;
@@ -15,16 +17,76 @@ use crate::store::{AccountKey, Critical, StoreError};
 /// How long the refresh of another process is waited for.
 const OTHER_PROCESS: Duration = Duration::from_secs(45);
 
+/// The first pause after a token endpoint failed, and the longest; each is twice the one before. `Retry-After` takes its place.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_MOST: Duration = Duration::from_secs(8);
+/// Longest `Retry-After` that a request waits for.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
+
+/// A token endpoint in trouble is left alone for a while.
+#[derive(Debug)]
+pub(super) struct Pause {
+    until: Instant,
+    length: Duration,
+}
+
 impl Inner {
     /// Renews the access token `stale`. Not to be given up half-way: it runs in a task of its own.
     pub(super) async fn refresh(self: &Arc<Self>, stale: &Secret) -> Outcome {
+        let outcome = self.refresh_in_turn(stale).await;
+        let mut state = self.state();
+        match outcome.as_ref().map_err(AuthError::fault) {
+            Ok(()) => state.pause = None,
+            // It was not asked.
+            Err(Fault::Transient { .. }) if outcome.as_ref().is_err_and(is_ours) => {}
+            Err(Fault::Transient { retry_after }) => {
+                let before = state.pause.as_ref().map_or(PAUSE_FIRST / 2, |pause| pause.length);
+                let length = retry_after.unwrap_or_else(|| (before * 2).min(PAUSE_MOST));
+                state.pause = Some(Pause { until: Instant::now() + length, length: (before * 2).min(PAUSE_MOST) });
+            }
+            Err(Fault::Refused) => {}
+            Err(_) => state.refused = Some(stale.clone()),
+        }
+        if outcome.as_ref().is_err_and(grant::is_unusable) {
+            state.refused = Some(stale.clone());
+        }
+        drop(state);
+        outcome
+    }
+
+    /// Waits until a token endpoint that is in trouble may be asked again, as it says itself or by a growing pause: not each request asks it anew.
+    /// Not for ever: then it is asked all the same.
+    pub(super) async fn wait_out_trouble(&self) {
+        let until = self.state().pause.as_ref().map(|pause| pause.until);
+        if let Some(until) = until {
+            sleep_until(until.min(Instant::now() + RETRY_AFTER_MOST)).await;
+        }
+    }
+
+    /// The token endpoint is in trouble, so a token that is still good is not renewed now.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.state().pause.as_ref().is_some_and(|pause| Instant::now() < pause.until)
+    }
+
+    /// Whether the authorization server has refused to renew this access token. Asked again, it would say so again.
+    pub(super) fn is_refused(&self, access: &Secret) -> bool {
+        self.state().refused.as_ref().is_some_and(|refused| same(refused, access))
+    }
+
+    /// Whether there is a refresh token beside this access token that may be sent.
+    pub(super) fn can_renew(&self, access: &Secret) -> bool {
+        let login = self.login().filter(|login| same(&login.tokens.access, access));
+        login.is_some_and(|login| login.tokens.refresh.is_some()) && !self.is_refused(access)
+    }
+
+    async fn refresh_in_turn(self: &Arc<Self>, stale: &Secret) -> Outcome {
         let Some(login) = self.login() else { return Err(ended()) };
         if !same(&login.tokens.access, stale) {
             return Ok(());
         }
         // One process at a time asks; the others find what it got.
         let held = self.store.critical(&self.key, Critical::Refresh, OTHER_PROCESS).await;
-        let held = held.map_err(|error| not_stored(&error))?;
+        let held = held.map_err(|error| no_turn(&error))?;
         if let Reread::Renewed = self.reread(&login.key, stale).await? {
             return Ok(());
         }
@@ -32,6 +94,8 @@ impl Inner {
         let outcome = match self.send_messenger(errand).await {
             Some(outcome) => match self.reread(&login.key, stale).await {
                 Ok(Reread::Renewed) => Ok(()),
+                // Just renewed, though it has ended already by this process's clock: its lifetime is a second, or the clock was set.
+                Ok(Reread::Stale(login)) if !same(&login.tokens.access, stale) => Ok(()),
                 Ok(Reread::Stale(_)) => outcome.and(Err(interrupted())),
                 Err(error) => outcome.and(Err(error)),
             },
@@ -44,7 +108,7 @@ impl Inner {
     /// The same, in this process: the token endpoint is asked under a lock that ends only with the process that asks.
     pub(super) async fn refresh_here(self: &Arc<Self>, key: &AccountKey, stale: &Secret) -> Outcome {
         let held = self.store.critical(&self.key, Critical::Redeem, OTHER_PROCESS).await;
-        let held = held.map_err(|error| not_stored(&error))?;
+        let held = held.map_err(|error| no_turn(&error))?;
         // Only now is it sure what the store says.
         let login = match self.reread(key, stale).await? {
             Reread::Renewed => return Ok(()),
@@ -141,13 +205,17 @@ impl Inner {
         let at = now();
         let key = login.key.clone();
         match error.fault() {
-            Fault::GrantDead => {
+            Fault::GrantDead | Fault::ClientRejected | Fault::Refused if is_lost(login, &error) => {
+                let rejected = (error.fault() == Fault::ClientRejected).then(|| login.client.id.clone());
                 let spent = login.tokens.refresh.clone();
                 let buried = self.store.update(move |contents| {
                     let current = contents.account(&key).and_then(|account| account.tokens.refresh.clone());
                     let is_it = matches!((&spent, &current), (Some(spent), Some(current)) if same(spent, current));
                     if is_it {
                         contents.bury_refresh_token(&key, at);
+                    }
+                    if let Some(client) = rejected {
+                        contents.remove_registration(&key.issuer, &client);
                     }
                     is_it
                 });
@@ -160,16 +228,7 @@ impl Inner {
                 without.tokens.refresh = None;
                 self.state().login = Some(Arc::new(without));
             }
-            // The user's own stays bound to its issuer.
-            Fault::ClientRejected if login.client.origin == Origin::Dynamic => {
-                let client = login.client.id.clone();
-                let forgotten =
-                    self.store.update(move |contents| contents.remove_registration(&key.issuer, &client)).await;
-                if let Err(error) = forgotten {
-                    tracing::warn!("The registration cannot be forgotten: {error}");
-                }
-            }
-            Fault::ClientRejected | Fault::Refused | Fault::Denied | Fault::Transient { .. } => {}
+            Fault::GrantDead | Fault::ClientRejected | Fault::Refused | Fault::Denied | Fault::Transient { .. } => {}
         }
         Err(error)
     }
@@ -194,6 +253,23 @@ enum Reread {
     Renewed,
     /// It is for us to do.
     Stale(Arc<Login>),
+}
+
+/// A fault that passes, on this side of the token endpoint.
+fn is_ours(error: &AuthError) -> bool {
+    matches!(error.rule(), "store" | "renewal-elsewhere" | "interrupted")
+}
+
+/// Whether the refresh token is of no use from now on, and so must not be sent again.
+fn is_lost(login: &Login, error: &AuthError) -> bool {
+    match error.fault() {
+        Fault::GrantDead => true,
+        // RFC 6749 section 6: it is good for its client alone. With a registration that the authorization server does not know any more, it is
+        // gone. A client of the user's own may be mended, and its token stays.
+        Fault::ClientRejected => login.client.origin == Origin::Dynamic,
+        // It was redeemed; what came for it cannot be used.
+        _ => grant::is_unusable(error),
+    }
 }
 
 pub(super) fn ended() -> AuthError {

@@ -8,14 +8,15 @@ use tokio::time::{Instant, sleep};
 use super::begin::Begun;
 use super::discover::Found;
 use super::login::{self, Login, client_of, same};
-use super::{Errand, Inner, Outcome, Stage, not_stored, now};
+use super::{Errand, Inner, Outcome, Stage, no_turn, not_stored, now};
 use crate::auth::browser::{self, BrowserUrl};
 use crate::auth::callback::{Expectation, RedirectUri, Reply, paste};
 use crate::auth::error::{AuthError, Fault, Mender};
-use crate::auth::grant::{self, Context, Expected, Pkce};
+use crate::auth::grant::{self, Context, Expected, Pkce, TokenSet};
 use crate::auth::redirect::{self, Callback};
 use crate::auth::registration::{Client, Origin};
 use crate::auth::scope::Scopes;
+use crate::auth::wire::Post;
 use crate::secret::Secret;
 use crate::session::SignIn;
 use crate::store::{AccountKey, Contents, Critical, CriticalLock, PENDING_LIFETIME, PendingSignIn, StoreError};
@@ -28,6 +29,11 @@ const ELSEWHERE: Duration = Duration::from_secs(45);
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// A registration that was not good enough is not used again when the user asks a second time, after this time in seconds.
 const FORGET_AFTER: u64 = 20;
+
+/// Pauses before a busy token endpoint is asked again for the tokens of a sign-in.
+const BUSY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// The longest of them that the server may ask for. The browser waits.
+const BUSY_MOST: Duration = Duration::from_secs(8);
 
 /// The rule of a messenger that does not find the sign-in: the code is not spent.
 const NO_SIGN_IN: &str = "no-sign-in";
@@ -108,7 +114,7 @@ impl Inner {
             if fits {
                 begun = self.take_over(pending, &contents).await;
             }
-            if opener == Opener::User && pending.started_at + FORGET_AFTER < now() {
+            if opener == Opener::User && now().abs_diff(pending.started_at) > FORGET_AFTER {
                 // The person asks again; perhaps the authorization server did not know the client.
                 forget = Some(pending.client_id.clone());
                 begun = None;
@@ -116,8 +122,10 @@ impl Inner {
         }
         let begun = match begun {
             Some(mut begun) => {
-                let open =
-                    opener == Opener::User || (opener == Opener::Auto && begun.pending.browser_opened_at.is_none());
+                // Whoever began it may have died before the browser was started.
+                let opened = begun.pending.browser_opened_at.is_some()
+                    && self.store.is_tab_noted(&self.key, &Secret::new(begun.url.as_str()));
+                let open = opener == Opener::User || (opener == Opener::Auto && !opened);
                 if open {
                     self.mark_opened(&mut begun.pending).await;
                 }
@@ -185,7 +193,7 @@ impl Inner {
                 told = Some(url.clone());
             }
             // Whether the other one's browser came up, only the user knows.
-            let just_now = pending.browser_opened_at.is_some_and(|at| now() < at + OPEN_AGAIN.as_secs());
+            let just_now = pending.browser_opened_at.is_some_and(|at| now().abs_diff(at) < OPEN_AGAIN.as_secs());
             if std::mem::take(&mut wished)
                 && !just_now
                 && let Ok(url) = BrowserUrl::new(url.expose(), self.http.policy())
@@ -315,7 +323,7 @@ impl Inner {
     ) -> Outcome {
         let errand = Errand::Exchange { code: code.expose().into(), state: pending.state.expose().into() };
         match self.send_messenger(errand).await {
-            Some(Ok(())) => match self.adopt(None).await {
+            Some(Ok(())) => match self.take_stored(None, true).await {
                 true => Ok(()),
                 false => Err(super::interrupted()),
             },
@@ -328,7 +336,7 @@ impl Inner {
     /// that comes twice ends the login that it began (RFC 6749 section 4.1.2). So one messenger redeems it, and the next finds the tokens.
     pub(super) async fn exchange_stored(self: &Arc<Self>, code: &Secret, state: &Secret) -> Outcome {
         let held = self.store.critical(&self.key, Critical::Redeem, ELSEWHERE).await;
-        let _held = held.map_err(|error| not_stored(&error))?;
+        let _held = held.map_err(|error| no_turn(&error))?;
         let contents = self.store.snapshot().await.map_err(|error| not_stored(&error))?;
         let pending = contents.pending(&self.key, now()).filter(|pending| same(&pending.state, state)).cloned();
         let found = contents.discovery(&self.key).and_then(|kept| self.restore(kept));
@@ -371,7 +379,7 @@ impl Inner {
             secrets: &secrets,
         };
         let _busy = self.busy();
-        let tokens = match grant::redeem(&self.http, &request, &context).await {
+        let tokens = match self.redeem_patiently(&request, &context).await {
             Ok(tokens) => tokens,
             Err(error) => {
                 // The user's own stays bound to its issuer.
@@ -402,6 +410,24 @@ impl Inner {
         let mut state = self.state();
         state.login = Some(Arc::new(login));
         Ok(())
+    }
+
+    /// A person did their part, so a server that is busy for a moment is asked again. If it spent the code all the same, nothing is lost by
+    /// that: there are no tokens of it.
+    async fn redeem_patiently(&self, request: &Post, context: &Context<'_>) -> Result<TokenSet, AuthError> {
+        for pause in BUSY_PAUSES {
+            match grant::redeem(&self.http, request, context).await {
+                Err(error) if error.rule() == "server-busy" => {
+                    let asked = match error.fault() {
+                        Fault::Transient { retry_after } => retry_after,
+                        _ => None,
+                    };
+                    sleep(asked.unwrap_or(pause).min(BUSY_MOST)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        grant::redeem(&self.http, request, context).await
     }
 
     async fn forget_pending(&self) {

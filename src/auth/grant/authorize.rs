@@ -36,6 +36,9 @@ const OURS: [&str; 11] = [
     "response_mode",
 ];
 
+/// RFC 8707 section 2.
+const RESOURCE: &str = "resource";
+
 /// A code verifier and its S256 challenge (RFC 7636 section 4).
 #[derive(Clone, Debug)]
 pub struct Pkce {
@@ -94,16 +97,14 @@ pub struct AuthorizationRequest<'a> {
     pub extra: &'a [(String, String)],
 }
 
-/// Refuses a parameter of the user's that is ours alone.
+/// Refuses a parameter of the user's that is ours alone. `resource` is for whoever knows that the sign-in page wants another one than the
+/// token endpoint, as in mcp-remote.
 pub fn check_extra(name: &str) -> Result<(), AuthError> {
-    if !is_ours(name) {
+    if !is_ours(name) || name == RESOURCE {
         return Ok(());
     }
     let error = AuthError::new("authorize-param", Mender::User, format!("--authorize-param cannot set {name}"));
-    Err(match name {
-        "resource" => error.with_hint("use --resource"),
-        _ => error.with_hint("it is set by the sign-in itself"),
-    })
+    Err(error.with_hint("it is set by the sign-in itself"))
 }
 
 /// Builds the URL: the endpoint's own parameters without those that are ours, then ours, then the provider's and the user's,
@@ -126,7 +127,8 @@ pub fn authorization_url(request: &AuthorizationRequest<'_>, policy: &Policy) ->
         ("code_challenge_method", "S256"),
     ];
     ours.extend(scope.as_deref().map(|text| ("scope", text)));
-    ours.extend(resource.map(|uri| ("resource", uri.as_str())));
+    let own_resource = request.extra.iter().any(|(name, _)| name == RESOURCE);
+    ours.extend(resource.filter(|_| !own_resource).map(|uri| (RESOURCE, uri.as_str())));
     let mut more: Vec<(&str, &str)> = Vec::new();
     // Without it a provider that keeps to OIDC Core section 11 ignores the scope.
     if request.scope.is_some_and(|scope| scope.contains(OFFLINE_ACCESS)) {
@@ -289,10 +291,16 @@ mod tests {
             (values(&url, "audience"), values(&url, "prompt")),
             (vec!["mine".to_owned()], vec!["login".to_owned()])
         );
-        for name in ["state", "Redirect_URI", "code_challenge", "request_uri", "resource", "client_id", "scope"] {
+        for name in ["state", "Redirect_URI", "code_challenge", "request_uri", "Resource", "client_id", "scope"] {
             let error = build(&Parts { extra: &[(name, "x")], ..PARTS }).unwrap_err();
             assert_eq!(error.rule(), "authorize-param", "{name}");
         }
+    }
+
+    #[test]
+    fn the_users_resource_for_the_page_takes_the_place_of_ours() {
+        let parts = Parts { resource: Some("https://mcp.example"), extra: &[("resource", "urn:theirs")], ..PARTS };
+        assert_eq!(values(&build(&parts).unwrap(), "resource"), ["urn:theirs"]);
     }
 
     #[test]

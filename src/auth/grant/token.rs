@@ -244,7 +244,14 @@ pub fn token_set(answer: &Answer, context: &Context<'_>) -> Result<TokenSet, Aut
     }
     let refuse = |rule, message: String| AuthError::new(rule, Mender::AuthorizationServer, message);
     let Some(access) = document::text(body.access_token.as_ref()) else {
-        return Err(refuse("token-missing", format!("{what} has no access_token")));
+        let error = refuse("token-missing", format!("{what} has no access_token"));
+        // As above: a JSON text of somebody in between says nothing about the login.
+        let passes = context.previous.is_some() && body.refresh_token.is_none();
+        return Err(if passes {
+            error.with_fault(Fault::Transient { retry_after: answer.retry_after })
+        } else {
+            error
+        });
     };
     if !is_b64token(access) {
         let message = format!("{what} has an access_token that cannot go into a header (RFC 6750 section 2.1)");
@@ -273,6 +280,11 @@ pub fn token_set(answer: &Answer, context: &Context<'_>) -> Result<TokenSet, Aut
         scope: granted.or_else(|| before.or(context.requested).cloned()),
         id_token: document::text(body.id_token.as_ref()).filter(|text| is_b64token(text)).map(Secret::new),
     })
+}
+
+/// Whether a refused answer had a token in it all the same: what was sent for it is spent.
+pub fn is_unusable(error: &AuthError) -> bool {
+    error.fault() == Fault::Refused && matches!(error.rule(), "token-type" | "token-syntax")
 }
 
 /// RFC 6749 section 7.1: a token of a type that is not understood is not used.

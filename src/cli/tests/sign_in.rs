@@ -43,6 +43,24 @@ fn the_port_is_the_one_of_mcp_remote() {
     assert_eq!(disabled.notes, ["--resource is not sent, because --disable-resource-parameter is given"]);
 }
 
+/// mcp-remote takes both, so configurations have them.
+#[test]
+fn scope_and_resource_may_be_parameters_of_the_page() {
+    let config = config(&[
+        URL,
+        "--authorize-param=scope=a b",
+        "--authorize-param",
+        "resource=urn:r",
+        METADATA,
+        r#"{"scope":"c"}"#,
+    ]);
+    assert_eq!(config.auth.scopes().unwrap().to_string(), "a b", "it beats every other");
+    assert_eq!(config.auth.authorize_params, [("resource".to_owned(), "urn:r".to_owned())]);
+    let note = "--authorize-param resource is for the sign-in page alone; --resource tells the token endpoint too";
+    assert_eq!(config.notes, [note]);
+    assert!(config.auth.resource.is_none());
+}
+
 const PLAIN_PORT: u16 = 37_931;
 const FULL_PORT: u16 = 22_280;
 
@@ -118,7 +136,7 @@ fn wrong_values_are_errors_without_secrets() {
         ("--authorize-param", " =s3cr3t", "--authorize-param needs a name, =, and a value"),
         ("--authorize-param", "state=s3cr3t", "--authorize-param cannot set state"),
         ("--authorize-param", "Redirect_URI=s3cr3t", "--authorize-param cannot set Redirect_URI"),
-        ("--authorize-param", "resource=s3cr3t", "--authorize-param cannot set resource"),
+        ("--authorize-param", "RESOURCE=s3cr3t", "--authorize-param cannot set RESOURCE"),
         (METADATA, "s3cr3t", "--static-oauth-client-metadata holds no JSON object"),
         (METADATA, "[\"s3cr3t\"]", "--static-oauth-client-metadata holds no JSON object"),
         (METADATA, "{\"scope\":[\"s3cr3t\"]}", "--static-oauth-client-metadata: scope is not a text"),

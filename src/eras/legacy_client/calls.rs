@@ -8,13 +8,18 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::LegacyClient;
+use super::client::Client;
 use super::hello::{Refusal, cancelled, param, read_refusal};
-use super::questions::Asking;
+use super::questions::{Asking, STATE, text_of};
 use super::results;
 use crate::eras::translator::Effects;
-use crate::message::splice::{self, Change};
+use crate::message::splice::{self, Change, With};
 use crate::message::{self, Id, Notification, Outcome, Request};
 use crate::session::batch::BatchId;
+
+/// Bytes that the servers' `requestState`s of all requests together may have, with the names of their questions. A request whose own is too
+/// much fails.
+pub(super) const MAX_KEPT: usize = 64 << 20;
 
 /// Names a request of the client here.
 pub(super) type Key = u64;
@@ -30,6 +35,8 @@ pub(super) struct Calls {
     pauses: BTreeSet<(Duration, Key)>,
     last: Key,
     bytes: usize,
+    /// Bytes of what the server wants to have back.
+    kept: usize,
 }
 
 /// One of them.
@@ -47,6 +54,8 @@ pub(super) struct Call {
     /// Elicitations by URL that the client knows of, and has not heard the end of.
     pub(super) elicitations: Vec<Box<str>>,
     pub(super) state: State,
+    /// Bytes in `state` that the server wants to have back.
+    kept: usize,
 }
 
 /// Where it is.
@@ -56,8 +65,18 @@ pub(super) enum State {
     Sent(Id),
     /// With the client.
     Asking(Asking),
-    /// The server wants it again, and nothing of the client. It goes with these members.
-    Pausing(Duration, String),
+    /// The server wants it again, and nothing of the client. It goes with this state, JSON text.
+    Pausing(Duration, Bytes),
+}
+
+impl State {
+    fn kept(&self) -> usize {
+        match self {
+            Self::Sent(_) => 0,
+            Self::Asking(asking) => asking.kept(),
+            Self::Pausing(_, params) => params.len(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,6 +97,17 @@ impl Calls {
     /// Whether a request of the client with this id waits for its response.
     pub(super) fn is_open(&self, id: &Id) -> bool {
         self.by_client.contains_key(id)
+    }
+
+    /// Whether what the server wants to have back is too much, beside that of all requests.
+    pub(super) fn lacks_room_for(&self, state: &State) -> bool {
+        self.kept + state.kept() > MAX_KEPT
+    }
+
+    /// As if so much were kept.
+    #[cfg(test)]
+    pub(super) fn pretend_kept(&mut self, bytes: usize) {
+        self.kept = bytes;
     }
 
     pub(super) fn is_question(&self, id: &Id) -> bool {
@@ -118,6 +148,7 @@ impl Calls {
     pub(super) fn remove(&mut self, key: Key) -> Option<Call> {
         let call = self.open.remove(&key)?;
         self.bytes = self.bytes.saturating_sub(call.line.len());
+        self.kept = self.kept.saturating_sub(call.kept);
         self.by_client.remove(&call.id);
         self.leave_state(key, &call.state);
         Some(call)
@@ -126,6 +157,8 @@ impl Calls {
     /// Moves a request to another state.
     pub(super) fn set_state(&mut self, key: Key, state: State) {
         let Some(call) = self.open.get_mut(&key) else { return };
+        let kept = state.kept();
+        self.kept = self.kept.saturating_sub(std::mem::replace(&mut call.kept, kept)) + kept;
         let old = std::mem::replace(&mut call.state, state);
         self.leave_state(key, &old);
         match self.open.get(&key).map(|call| &call.state) {
@@ -192,8 +225,8 @@ impl Calls {
 
 impl LegacyClient {
     /// The client's message as the modern era wants it.
-    pub(super) fn translated(&self, line: &Bytes, id: Option<&Id>, params: &str) -> Option<Bytes> {
-        splice::changed(line, Change { id, params, meta: self.client.as_ref()?.meta() })
+    pub(super) fn translated(&self, line: &Bytes) -> Option<Bytes> {
+        splice::changed(line, Change { meta: self.client.as_ref()?.meta(), ..Change::default() })
     }
 
     pub(super) fn on_call(
@@ -225,7 +258,7 @@ impl LegacyClient {
                 self.respond(batch, refuse(message::METHOD_NOT_FOUND, why), effects);
             }
             method => {
-                let Some(text) = self.translated(&line, None, "") else {
+                let Some(text) = self.translated(&line) else {
                     let why = "the parameters must be an object, with each member once";
                     return self.respond(batch, refuse(message::INVALID_PARAMS, why), effects);
                 };
@@ -238,6 +271,7 @@ impl LegacyClient {
                     retried: false,
                     elicitations: Vec::new(),
                     state: State::Sent(request.id.clone()),
+                    kept: 0,
                 };
                 self.calls.add(call);
                 effects.to_session.push(text);
@@ -246,10 +280,17 @@ impl LegacyClient {
     }
 
     /// Sends a request again, under an id of its own (2026-07-28 "Multi Round-Trip Requests").
-    pub(super) fn send_again(&mut self, key: Key, params: &str, effects: &mut Effects) {
+    /// What it waited for goes with it.
+    pub(super) fn send_again(&mut self, key: Key, effects: &mut Effects) {
         let id = self.own_id();
-        let Some(line) = self.calls.get_mut(key).map(|call| call.line.clone()) else { return };
-        match self.translated(&line, Some(&id), params) {
+        let Some(call) = self.calls.open.get(&key) else { return };
+        let params = match &call.state {
+            State::Sent(_) => Vec::new(),
+            State::Asking(asking) => asking.params(),
+            State::Pausing(_, state) => vec![(STATE, With::Text(text_of(state).into()))],
+        };
+        let meta = self.client.as_ref().map(Client::meta).unwrap_or_default();
+        match splice::changed(&call.line, Change { id: Some(&id), params, meta }) {
             Some(text) => {
                 self.calls.set_state(key, State::Sent(id));
                 effects.to_session.push(text);
@@ -265,17 +306,18 @@ impl LegacyClient {
             Outcome::Error(error) => {
                 if !call.retried && matches!(read_refusal(error), Refusal::Version) {
                     call.retried = true;
-                    return self.send_again(key, "", effects);
+                    return self.send_again(key, effects);
                 }
                 self.finish_call(key, line, effects);
             }
             Outcome::Result(result) => {
+                self.server_answers();
                 if results::is_plainly_complete(result.get()) {
                     return self.complete(key, result, line, effects);
                 }
                 match results::kind(result) {
                     results::Kind::Complete => self.complete(key, result, line, effects),
-                    results::Kind::InputRequired => self.ask(key, result, effects),
+                    results::Kind::InputRequired => self.ask(key, result, &line, effects),
                     results::Kind::Unknown if self.client.as_ref().is_some_and(|client| client.can.extensions) => {
                         self.finish_call(key, line, effects);
                     }
@@ -338,9 +380,10 @@ impl LegacyClient {
 
     pub(super) fn pauses_due(&mut self, effects: &mut Effects) {
         while let Some(key) = self.calls.due(self.now) {
-            let Some(Call { state: State::Pausing(_, params), .. }) = self.calls.get_mut(key) else { return };
-            let params = std::mem::take(params);
-            self.send_again(key, &params, effects);
+            self.send_again(key, effects);
+            if self.calls.due(self.now) == Some(key) {
+                return; // never: one that was sent, or failed, is not due
+            }
         }
     }
 

@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::era;
+use crate::eras::{LOG_LEVELS, capabilities};
 use crate::message;
+use crate::message::splice::{is_object, members};
 
 /// The revisions that a legacy client may speak, oldest first.
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 const LATEST_LEGACY: &str = "2025-11-25";
-/// Log levels (RFC 5424 §6.2.1, as MCP names them).
-const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// The metadata of a request on behalf of nobody.
 pub(super) const NO_CLIENT: &str =
@@ -79,8 +78,7 @@ impl Client {
         let known = LEGACY_VERSIONS.contains(&requested.as_str());
         let version = if known { requested.clone() } else { LATEST_LEGACY.to_owned() };
         let raw = read.capabilities.map_or("{}", RawValue::get);
-        let capabilities: Value = serde_json::from_str(raw).unwrap_or_default();
-        let can = Can::read(&capabilities);
+        let can = Can::read(raw);
         let mut client = Self {
             // A copy, which does not hold on to all that was read from stdin with it.
             initialize: Bytes::copy_from_slice(initialize),
@@ -91,7 +89,7 @@ impl Client {
             answer: None,
             log_level: None,
             info: read.client_info.map(|info| info.get().into()),
-            capabilities: for_modern(raw, capabilities),
+            capabilities: capabilities::of_legacy_client(raw),
             meta: String::new(),
         };
         client.write_meta();
@@ -136,8 +134,15 @@ impl Client {
 }
 
 impl Can {
-    fn read(capabilities: &Value) -> Self {
-        let has = |path: &str| capabilities.pointer(path).is_some_and(Value::is_object);
+    /// Reads no further than the names that matter, so odd values elsewhere hide nothing.
+    fn read(capabilities: &str) -> Self {
+        let has = |path: &str| {
+            let found = path.split('/').skip(1).try_fold(capabilities, |text, name| {
+                let [found] = members(text, [name]).ok()?;
+                Some(found?.value)
+            });
+            found.is_some_and(is_object)
+        };
         let elicitation = has("/elicitation");
         Self {
             roots: has("/roots"),
@@ -149,23 +154,6 @@ impl Can {
             extensions: has("/extensions"),
         }
     }
-}
-
-/// The client's capabilities without what the modern era took out: the tasks of 2025-11-25, and `roots.listChanged`.
-fn for_modern(raw: &str, mut parsed: Value) -> String {
-    let Some(members) = parsed.as_object_mut() else { return "{}".into() };
-    let tasks = remove_tasks(members);
-    let roots = members.get_mut("roots").and_then(Value::as_object_mut);
-    let list_changed = roots.is_some_and(|roots| roots.remove("listChanged").is_some());
-    if tasks || list_changed { parsed.to_string() } else { raw.to_owned() }
-}
-
-/// Takes out the tasks of 2025-11-25 and the tasks extension of 2026-07-28: the two share names and mean different things. True if there
-/// were any.
-pub(super) fn remove_tasks(capabilities: &mut serde_json::Map<String, Value>) -> bool {
-    let extensions = capabilities.get_mut("extensions").and_then(Value::as_object_mut);
-    let extension = extensions.is_some_and(|extensions| extensions.remove("io.modelcontextprotocol/tasks").is_some());
-    capabilities.remove("tasks").is_some() || extension
 }
 
 #[cfg(test)]
@@ -212,6 +200,13 @@ mod tests {
         assert!(one.meta().ends_with(r#","io.modelcontextprotocol/logLevel":"warning""#));
         let tasks = client(r#"{"capabilities":{"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}}}"#);
         assert!(tasks.meta().ends_with(r#":{"extensions":{"a/b":{}}}"#), "{}", tasks.meta());
+        let odd = client(r#"{"capabilities":{"z":{"n":1e400},"roots":{"listChanged":true},"a":1}}"#);
+        assert!(
+            odd.meta().ends_with(r#":{"z":{"n":1e400},"roots":{},"a":1}"#),
+            "order and numbers stay: {}",
+            odd.meta()
+        );
+        assert!(odd.can.roots);
         let raw = r#"{"experimental":{"a":{"n":12345678901234567890123}}}"#;
         assert!(client(&format!(r#"{{"capabilities":{raw}}}"#)).meta().ends_with(raw), "else untouched");
     }

@@ -11,7 +11,9 @@ use super::LegacyClient;
 use super::client::{self, Client};
 use super::listen::Offers;
 use crate::era;
+use crate::eras::capabilities;
 use crate::eras::translator::{Effects, Learnt};
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, Id, Outcome, Request};
 use crate::session::{Adopted, Level};
 
@@ -20,6 +22,8 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
 /// Bytes of an answer that is remembered, or kept to tell the next one from it.
 const MAX_KNOWN: usize = 256 * 1024;
+
+const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
 /// Where the handshake is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +42,15 @@ pub(super) struct Discovery {
     /// The id of the request under way.
     pub(super) id: Option<Id>,
     /// The client's `initialize` that waits for it.
-    initialize: Option<Id>,
+    pub(super) initialize: Option<Id>,
     /// When that must be answered (S2).
-    due: Option<Duration>,
+    pub(super) due: Option<Duration>,
     /// When to ask again.
-    again_at: Option<Duration>,
+    pub(super) again_at: Option<Duration>,
     /// How often it was asked again because the server could not be reached.
-    failures: u32,
+    pub(super) failures: u32,
     /// It was asked again with a version that the server named.
-    retried: bool,
+    pub(super) retried: bool,
 }
 
 #[derive(Deserialize)]
@@ -55,18 +59,6 @@ struct DiscoverResult<'a> {
     supported_versions: Vec<String>,
     #[serde(borrow, default)]
     capabilities: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    instructions: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    server_info: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
-    meta: Option<ResultMeta<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ResultMeta<'a> {
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/serverInfo")]
-    server_info: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +76,8 @@ pub(super) enum Refusal {
     Legacy,
     /// The bridge could not reach the server; another time it may.
     Unreached,
+    /// A person has to sign in first.
+    SignIn,
     Other,
 }
 
@@ -109,7 +103,11 @@ pub(super) fn read_refusal(error: &RawValue) -> Refusal {
             let kind = head.data.get("kind").and_then(Value::as_str).unwrap_or_default();
             let lasting =
                 matches!(kind, "dns" | "tls" | "unauthorized" | "forbidden" | "not-found" | "not-mcp" | "policy");
-            if lasting { Refusal::Other } else { Refusal::Unreached }
+            match kind {
+                "sign-in" => Refusal::SignIn,
+                _ if lasting => Refusal::Other,
+                _ => Refusal::Unreached,
+            }
         }
         _ => Refusal::Other,
     }
@@ -194,7 +192,7 @@ impl LegacyClient {
         }
         match outcome {
             Outcome::Result(result) => match serde_json::from_str::<DiscoverResult>(result.get()) {
-                Ok(found) if speaks_ours(&found.supported_versions) => self.found(&found, effects),
+                Ok(found) if speaks_ours(&found.supported_versions) => self.found(result.get(), &found, effects),
                 Ok(found) if !found.supported_versions.iter().any(|version| era::is_modern_version(version)) => {
                     self.is_legacy(effects);
                 }
@@ -217,8 +215,15 @@ impl LegacyClient {
                     self.send_discover(effects);
                 }
                 Refusal::Legacy => self.is_legacy(effects),
-                Refusal::Unreached if self.answer_from_memory(effects) || self.phase == Phase::Open => {
+                Refusal::Unreached
+                    if self.answer_from_memory(effects)
+                        || self.answer_provisionally(effects)
+                        || self.phase == Phase::Open =>
+                {
                     self.discover_later();
+                    self.settle_doubts(effects);
+                }
+                Refusal::SignIn if self.is_answered_while_signing_in(effects) => {
                     self.settle_doubts(effects);
                 }
                 _ => self.hello_failed(line, effects),
@@ -227,12 +232,15 @@ impl LegacyClient {
     }
 
     /// The server is modern, and this is what it offers.
-    fn found(&mut self, found: &DiscoverResult<'_>, effects: &mut Effects) {
+    fn found(&mut self, result: &str, found: &DiscoverResult<'_>, effects: &mut Effects) {
         let Some(client) = &self.client else {
             self.discovery = None;
             return self.settle_doubts(effects);
         };
-        let answer = self.initialize_result(found, &client.version);
+        let Some(answer) = self.initialize_result(result, &client.version) else {
+            let error = self.error_text("the server's answer to server/discover names a member twice", "bad-json");
+            return self.hello_failed(&error, effects);
+        };
         let requested = client.requested.clone();
         let initialize = self.discovery.take().and_then(|discovery| discovery.initialize);
         self.listen.offers = Offers::read(found.capabilities);
@@ -258,25 +266,44 @@ impl LegacyClient {
         self.refresh_listen(effects);
     }
 
-    /// The result of `initialize`, in the client's revision (2025-11-25 "Lifecycle").
-    fn initialize_result(&self, found: &DiscoverResult<'_>, version: &str) -> String {
-        let info = found.meta.as_ref().and_then(|meta| meta.server_info).or(found.server_info);
-        let info = info.filter(|info| info.get().starts_with('{')).map_or_else(
-            || format!("{{\"name\":{},\"version\":\"unknown\"}}", message::quote(&self.settings.server)),
-            |info| info.get().to_owned(),
-        );
-        let capabilities = found.capabilities.map_or("{}", RawValue::get);
-        let capabilities = without_tasks(capabilities).unwrap_or_else(|| capabilities.to_owned());
-        let mut result = format!(
-            "{{\"protocolVersion\":{},\"capabilities\":{capabilities},\"serverInfo\":{info}",
-            message::quote(version)
-        );
-        if let Some(instructions) = found.instructions.filter(|text| text.get().starts_with('"')) {
-            result.push_str(",\"instructions\":");
-            result.push_str(instructions.get());
+    /// The result of `initialize`, in the client's revision (2025-11-25 "Lifecycle"). What neither era has a name for stays.
+    fn initialize_result(&self, found: &str, version: &str) -> Option<String> {
+        let [versions, capabilities, instructions, info, meta] =
+            members(found, ["supportedVersions", "capabilities", "instructions", "serverInfo", "_meta"]).ok()?;
+        let mut result = Object::new(found);
+        result.add("protocolVersion", &message::quote(version));
+        match capabilities.filter(|capabilities| is_object(capabilities.value)) {
+            Some(given) => {
+                result.replace(given, With::Text(capabilities::without_tasks(given.value).into()));
+            }
+            None => {
+                result.remove(capabilities);
+                result.add("capabilities", "{}");
+            }
         }
-        result.push('}');
-        result
+        result.remove(versions);
+        result.remove(info);
+        result.remove(instructions.filter(|text| string(text.value).is_none()));
+        let mut named = None;
+        if let Some(meta) = meta
+            && let Ok([name]) = members(meta.value, [SERVER_INFO])
+        {
+            named = name;
+            let mut others = Object::new(meta.value);
+            others.remove(name);
+            let others = others.into_string();
+            if others.trim_matches(['{', '}', ' ', '\t']).is_empty() {
+                result.remove(Some(meta));
+            } else {
+                result.replace(meta, With::Text(others.into()));
+            }
+        }
+        let info = named.or(info).map(|info| info.value).filter(|info| is_object(info)).map_or_else(
+            || format!("{{\"name\":{},\"version\":\"unknown\"}}", message::quote(&self.settings.server)),
+            str::to_owned,
+        );
+        result.add("serverInfo", &info);
+        Some(result.into_string())
     }
 
     /// `initialize` cannot be answered; a later one tries again. The error is a response line.
@@ -310,7 +337,7 @@ impl LegacyClient {
     // ---- time and trouble ----
 
     /// Answers `initialize` as an earlier run did (S2). True if it did, or if the client has its answer already.
-    fn answer_from_memory(&mut self, effects: &mut Effects) -> bool {
+    pub(super) fn answer_from_memory(&mut self, effects: &mut Effects) -> bool {
         let Some(id) = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone()) else { return false };
         let Some(client) = &self.client else { return false };
         let Some((_, result)) = self.remembered.clone().filter(|(requested, _)| *requested == client.requested) else {
@@ -326,7 +353,7 @@ impl LegacyClient {
     }
 
     /// The client gets this answer, although the truth is not known yet.
-    fn open_with(&mut self, id: &Id, result: &str, effects: &mut Effects) {
+    pub(super) fn open_with(&mut self, id: &Id, result: &str, effects: &mut Effects) {
         if let Some(discovery) = &mut self.discovery {
             discovery.initialize = None;
             discovery.due = None;
@@ -375,26 +402,6 @@ impl LegacyClient {
         let error =
             self.error_text("the server did not answer in time (--initialize-timeout changes the limit)", "timeout");
         self.hello_failed(&error, effects);
-    }
-
-    pub(super) fn on_signing_in(&mut self, pending: bool, effects: &mut Effects) {
-        self.signing_in = pending;
-        if pending {
-            self.answer_from_memory(effects);
-        }
-    }
-
-    /// S2: a person has to sign in first. The lists change afterwards.
-    fn answer_provisionally(&mut self, effects: &mut Effects) -> bool {
-        let id = self.discovery.as_ref().and_then(|discovery| discovery.initialize.clone());
-        let (true, Some(id), Some(client)) = (self.signing_in, id, &self.client) else { return false };
-        let name = message::quote(&self.settings.server);
-        let result = format!(
-            "{{\"protocolVersion\":{},\"capabilities\":{{\"tools\":{{\"listChanged\":true}},\"resources\":{{\"listChanged\":true}},\"prompts\":{{\"listChanged\":true}}}},\"serverInfo\":{{\"name\":{name},\"version\":\"unknown\"}},\"instructions\":\"The user has to sign in to this server first; what it offers is known afterwards.\"}}",
-            message::quote(&client.version)
-        );
-        self.open_with(&id, &result, effects);
-        true
     }
 
     /// The session is over.
@@ -492,13 +499,6 @@ impl LegacyClient {
 
 fn speaks_ours(supported: &[String]) -> bool {
     supported.iter().any(|version| version == era::MODERN)
-}
-
-/// Server capabilities without tasks of either era; `None` if there are none.
-fn without_tasks(raw: &str) -> Option<String> {
-    let mut parsed: Value = serde_json::from_str(raw).ok()?;
-    let members = parsed.as_object_mut()?;
-    client::remove_tasks(members).then(|| parsed.to_string())
 }
 
 fn version_of(result: &str) -> Option<String> {

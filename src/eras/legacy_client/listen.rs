@@ -23,9 +23,14 @@ const MAX_SUBSCRIPTIONS: usize = 1000;
 const MAX_URI: usize = 16 * 1024;
 /// How long the answer to `resources/subscribe` waits for the stream.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that may wait for the stream at one time. Beyond it, stdin is not read (R8).
+pub(super) const MAX_SUBSCRIBERS: usize = 4096;
 /// First and longest pause before a stream is opened again.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
+/// Least time between two words to the client that everything may have changed. One may have a thousand lines, and the server needs few bytes
+/// to cause it.
+pub(super) const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the server offers, as far as it matters for notifications and what is answered here.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +57,9 @@ pub(super) struct Listen {
     failures: u32,
     /// Something may have been missed.
     gap: bool,
+    /// When the client was last told so, and when it is to be told again.
+    announced_at: Option<Duration>,
+    announce_at: Option<Duration>,
     /// The server has no such streams.
     unsupported: bool,
     /// Requests that wait until the stream covers them.
@@ -170,22 +178,31 @@ impl Listen {
         self.uris.iter().map(|uri| &**uri)
     }
 
+    /// Requests that wait for the stream.
+    pub(super) fn waiting(&self) -> usize {
+        self.subscribers.len()
+    }
+
     /// Whether a request of the session with this id is one of our streams.
     pub(super) fn is_ours(&self, id: &Id) -> bool {
         self.old.as_ref() == Some(id) || self.current.as_ref().is_some_and(|stream| stream.id == *id)
     }
 
-    fn filter(&self) -> Option<String> {
+    fn wants_nothing(&self) -> bool {
+        self.uris.is_empty() && self.offers.lists().next().is_none()
+    }
+
+    fn filter(&self) -> String {
         let mut members: Vec<String> = self.offers.lists().map(|(member, _)| format!("\"{member}\":true")).collect();
         if !self.uris.is_empty() {
             let uris: Vec<String> = self.uris.iter().map(|uri| message::quote(uri)).collect();
             members.push(format!("\"resourceSubscriptions\":[{}]", uris.join(",")));
         }
-        (!members.is_empty()).then(|| members.join(","))
+        members.join(",")
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.subscribers.iter().map(|subscriber| subscriber.due).chain(self.again_at).min()
+        self.subscribers.iter().map(|subscriber| subscriber.due).chain(self.again_at).chain(self.announce_at).min()
     }
 }
 
@@ -241,7 +258,9 @@ impl LegacyClient {
         if !initialized || self.listen.unsupported || self.leaving {
             return;
         }
-        let Some(filter) = self.listen.filter() else { return self.stop_listen(effects) };
+        if self.listen.wants_nothing() {
+            return self.stop_listen(effects);
+        }
         match &self.listen.current {
             Some(stream) if stream.serial == self.listen.serial => return,
             // One change at a time; the next follows the acknowledgement.
@@ -251,6 +270,7 @@ impl LegacyClient {
         }
         let id = self.own_id();
         let Some(client) = &self.client else { return };
+        let filter = self.listen.filter(); // it may be long, and most calls end above
         let line = format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"subscriptions/listen\",\"params\":{{\"_meta\":{{{}}},\"notifications\":{{{filter}}}}}}}",
             client.meta()
@@ -320,10 +340,20 @@ impl LegacyClient {
             agreed.and_then(|agreed| serde_json::from_str(agreed.resource_subscriptions?.get()).ok());
         self.answer_covered(serial, agreed.as_deref(), effects);
         if again || std::mem::take(&mut self.listen.gap) {
+            let earliest = self.listen.announced_at.map_or(self.now, |at| at + ANNOUNCE_PAUSE);
+            self.listen.announce_at.get_or_insert(earliest.max(self.now));
+            self.announcement_due(effects);
+        }
+        self.refresh_listen(effects);
+    }
+
+    fn announcement_due(&mut self, effects: &mut Effects) {
+        if self.listen.announce_at.is_some_and(|at| at <= self.now) {
+            self.listen.announce_at = None;
+            self.listen.announced_at = Some(self.now);
             self.announce_lists(effects);
             self.announce_resources(effects);
         }
-        self.refresh_listen(effects);
     }
 
     /// The client hears whether the server agreed to its subscription.
@@ -395,6 +425,7 @@ impl LegacyClient {
             self.listen.again_at = None;
             self.refresh_listen(effects);
         }
+        self.announcement_due(effects);
         // It will be opened, and after the gap the client is told: the subscription holds.
         let now = self.now;
         let (due, waiting) = std::mem::take(&mut self.listen.subscribers).into_iter().partition(|one| one.due <= now);

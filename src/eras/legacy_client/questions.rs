@@ -14,7 +14,7 @@ use super::calls::{Key, State};
 use super::client::Can;
 use super::hello::cancelled;
 use crate::eras::translator::Effects;
-use crate::message::splice::{self, Change};
+use crate::message::splice::{Object, With};
 use crate::message::{self, Id, Outcome, Response};
 use crate::session::Level;
 
@@ -24,6 +24,9 @@ const MAX_QUESTIONS: usize = 64;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MOST: Duration = Duration::from_secs(5);
 
+/// The member that a server wants back as it was.
+pub(super) const STATE: &str = "\"requestState\"";
+
 /// Questions to the client that belong to one request.
 #[derive(Debug)]
 pub(super) struct Asking {
@@ -31,7 +34,7 @@ pub(super) struct Asking {
     /// How many have no answer.
     missing: usize,
     /// The server's `requestState`, as JSON text.
-    state: Option<Box<str>>,
+    state: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,12 @@ struct Question {
     name: String,
     method: Box<str>,
     /// The client's result, as JSON text.
-    answer: Option<Box<str>>,
+    answer: Option<Bytes>,
+}
+
+/// JSON text that was cut out of a line.
+pub(super) fn text_of(text: &Bytes) -> &str {
+    std::str::from_utf8(text).unwrap_or("null")
 }
 
 impl Asking {
@@ -52,23 +60,21 @@ impl Asking {
         open.map(|(place, question)| (place, &question.id))
     }
 
+    /// Bytes of it that the server wants to have back.
+    pub(super) fn kept(&self) -> usize {
+        let names: usize = self.questions.iter().map(|question| question.name.len()).sum();
+        names + self.state.as_ref().map_or(0, Bytes::len)
+    }
+
     /// The members that answer the server.
-    fn params(&self) -> String {
-        let mut out = String::from("\"inputResponses\":{");
-        for (place, question) in self.questions.iter().enumerate() {
-            if place > 0 {
-                out.push(',');
-            }
-            out.push_str(&question.name);
-            out.push(':');
-            out.push_str(question.answer.as_deref().unwrap_or("null"));
+    pub(super) fn params(&self) -> Vec<(&str, With<'_>)> {
+        let mut answers = Object::new("{}");
+        for question in &self.questions {
+            let answer = question.answer.as_ref().map_or("null", text_of);
+            answers.add_value(&question.name, With::Text(answer.into()));
         }
-        out.push('}');
-        if let Some(state) = &self.state {
-            out.push_str(",\"requestState\":");
-            out.push_str(state);
-        }
-        out
+        let state = self.state.as_ref().map(|state| (STATE, With::Text(text_of(state).into())));
+        [("\"inputResponses\"", With::Object(answers))].into_iter().chain(state).collect()
     }
 }
 
@@ -140,7 +146,7 @@ struct ErrorHead {
 
 impl LegacyClient {
     /// The server wants something of the client before it answers this request.
-    pub(super) fn ask(&mut self, key: Key, result: &RawValue, effects: &mut Effects) {
+    pub(super) fn ask(&mut self, key: Key, result: &RawValue, whole: &Bytes, effects: &mut Effects) {
         let Ok(required) = serde_json::from_str::<InputRequired>(result.get()) else {
             return self.fail(key, "bad-json", "the server's questions to the client cannot be read", effects);
         };
@@ -155,7 +161,7 @@ impl LegacyClient {
         Self::end_elicitations(&mut old, effects);
         let requests = required.input_requests.map(|requests| requests.0).unwrap_or_default();
         if requests.is_empty() {
-            return self.pause(key, required.request_state, effects);
+            return self.pause(key, required.request_state.map(|raw| whole.slice_ref(raw.get().as_bytes())), effects);
         }
         if self.leaving {
             return self.fail(
@@ -185,10 +191,11 @@ impl LegacyClient {
             lines.push(line);
             questions.push(Question { id, name: message::quote(&name), method: request.method.into(), answer: None });
         }
-        let asking =
-            Asking { missing: questions.len(), questions, state: required.request_state.map(|raw| raw.get().into()) };
-        self.calls.set_state(key, State::Asking(asking));
-        effects.to_client.extend(lines);
+        let state = required.request_state.map(|raw| whole.slice_ref(raw.get().as_bytes()));
+        let asking = Asking { missing: questions.len(), questions, state };
+        if self.keep(key, State::Asking(asking), effects) {
+            effects.to_client.extend(lines);
+        }
     }
 
     fn question_line(
@@ -198,34 +205,48 @@ impl LegacyClient {
         params: &QuestionParams<'_>,
         key: Key,
     ) -> Option<Bytes> {
-        let method = message::quote(&request.method);
-        let given = request.params.map(|params| format!(",\"params\":{}", params.get())).unwrap_or_default();
-        let line = Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{method}{given}}}"));
-        if params.mode.as_deref() != Some("url") || params.elicitation_id.is_some() {
-            return Some(line);
+        let mut line = Object::new("{}");
+        line.add("jsonrpc", "\"2.0\"");
+        line.add("id", &id.to_json());
+        line.add("method", &message::quote(&request.method));
+        if params.mode.as_deref() == Some("url") && params.elicitation_id.is_none() {
+            // 2025-11-25 wants a name for it, and hears by that name that it is over.
+            let Id::String(name) = self.own_id() else { return None };
+            let mut given = Object::new(request.params.map_or("{}", RawValue::get));
+            given.add("elicitationId", &message::quote(&name));
+            if let Some(call) = self.calls.get_mut(key) {
+                call.elicitations.push(name);
+            }
+            line.add_value("\"params\"", With::Object(given));
+        } else if let Some(given) = request.params {
+            line.add_value("\"params\"", With::Text(given.get().into()));
         }
-        // 2025-11-25 wants a name for it, and hears by that name that it is over.
-        let Id::String(name) = self.own_id() else { return None };
-        let members = format!("\"elicitationId\":{}", message::quote(&name));
-        if let Some(call) = self.calls.get_mut(key) {
-            call.elicitations.push(name);
-        }
-        splice::changed(&line, Change { params: &members, ..Change::default() })
+        Some(line.into_string().into())
     }
 
     /// Nothing is asked: the request is to be sent again.
-    fn pause(&mut self, key: Key, state: Option<&RawValue>, effects: &mut Effects) {
+    fn pause(&mut self, key: Key, state: Option<Bytes>, effects: &mut Effects) {
         let Some(state) = state else {
             return self.fail(key, "bad-json", "the server wants more input, and does not say which", effects);
         };
         let Some(call) = self.calls.get_mut(key) else { return };
         let pause = PAUSE_FIRST.saturating_mul(1 << call.rounds.min(16)).min(PAUSE_MOST);
-        let params = format!("\"requestState\":{}", state.get());
-        self.calls.set_state(key, State::Pausing(self.now + pause, params));
+        self.keep(key, State::Pausing(self.now + pause, state), effects);
+    }
+
+    /// Lets a request wait in this state. False if there is no room: then it failed.
+    fn keep(&mut self, key: Key, state: State, effects: &mut Effects) -> bool {
+        if self.calls.lacks_room_for(&state) {
+            let why = "the server wants more kept for it than the bridge may hold (requestState)";
+            self.fail(key, "too-large", why, effects);
+            return false;
+        }
+        self.calls.set_state(key, state);
+        true
     }
 
     /// The client's response to a request of ours.
-    pub(super) fn on_answer(&mut self, response: &Response<'_>, effects: &mut Effects) {
+    pub(super) fn on_answer(&mut self, response: &Response<'_>, whole: &Bytes, effects: &mut Effects) {
         let Some((key, place)) = response.id.as_ref().and_then(|id| self.calls.take_question(id)) else {
             return Self::log(
                 effects,
@@ -238,11 +259,10 @@ impl LegacyClient {
         let Some(question) = asking.questions.get_mut(place) else { return };
         match response.outcome {
             Outcome::Result(result) => {
-                question.answer = Some(result.get().into());
+                question.answer = Some(whole.slice_ref(result.get().as_bytes()));
                 asking.missing = asking.missing.saturating_sub(1);
                 if asking.missing == 0 {
-                    let params = asking.params();
-                    self.send_again(key, &params, effects);
+                    self.send_again(key, effects);
                 }
             }
             // The modern era has no form in which a client refuses a question.

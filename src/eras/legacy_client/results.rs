@@ -2,10 +2,11 @@
 //! them; what is taken out is what an older schema forbids, so that a strict client would refuse the whole result.
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::message::{self, offset_in};
+use crate::message;
+use crate::message::splice::{Object, With, is_object, members, string};
 
 /// What a result is (2026-07-28 `ResultType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,39 +41,6 @@ pub(super) fn kind(result: &RawValue) -> Kind {
     }
 }
 
-#[derive(Deserialize)]
-struct Tools<'a> {
-    #[serde(borrow)]
-    tools: Vec<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tool<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    output_schema: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Schema<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CallResult<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    structured_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-}
-
-/// Keeps an explicit `null` apart from an absent member.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 /// The response as a client of this revision can read it. Most pass as they are.
 pub(super) fn for_revision(method: &str, version: &str, result: &RawValue, line: Bytes) -> Bytes {
     // Older revisions know neither member, so nothing forbids what is in them.
@@ -90,75 +58,49 @@ pub(super) fn for_revision(method: &str, version: &str, result: &RawValue, line:
 
 /// `outputSchema` must be of type `object` until 2025-11-25.
 fn object_schemas(result: &RawValue, line: &Bytes) -> Option<Bytes> {
-    let tools: Tools = serde_json::from_str(result.get()).ok()?;
-    let mut cuts = Vec::new();
-    for tool in tools.tools {
-        let Some(schema) = serde_json::from_str::<Tool>(tool.get()).ok().and_then(|tool| tool.output_schema) else {
-            continue;
-        };
-        let kind = serde_json::from_str::<Schema>(schema.get()).ok().and_then(|schema| schema.kind);
-        if kind.is_none_or(|kind| kind.get() != "\"object\"") {
-            cuts.push(Cut { value: schema.get(), name: "\"outputSchema\"", put: "" });
+    let [tools] = members(result.get(), ["tools"]).ok()?;
+    let tools = tools?;
+    let all: Vec<&RawValue> = serde_json::from_str(tools.value).ok()?;
+    let mut changed = Vec::new();
+    for tool in all {
+        let Ok([Some(schema)]) = members(tool.get(), ["outputSchema"]) else { continue };
+        let kind = members(schema.value, ["type"]).ok().and_then(|[kind]| kind);
+        if kind.and_then(|kind| string(kind.value)).as_deref() != Some("object") {
+            let mut tool = Object::new(tool.get());
+            tool.remove(Some(schema));
+            changed.push(tool);
         }
     }
-    cut(line, &cuts)
+    if changed.is_empty() {
+        return None;
+    }
+    let mut new = Object::new(result.get());
+    new.replace(tools, With::Array(tools.value, changed));
+    with_result(line, new)
 }
 
 /// `structuredContent` must be an object until 2025-11-25. What else it is goes into a text, if there is no other content.
 fn object_content(result: &RawValue, line: &Bytes) -> Option<Bytes> {
-    let call: CallResult = serde_json::from_str(result.get()).ok()?;
-    let structured = call.structured_content.filter(|value| !value.get().starts_with('{'))?;
-    let text = format!("[{{\"type\":\"text\",\"text\":{}}}]", message::quote(structured.get()));
-    let mut cuts = vec![Cut { value: structured.get(), name: "\"structuredContent\"", put: "" }];
-    if let Some(content) = call.content
-        && content.get().trim_matches(['[', ']', ' ', '\t']).is_empty()
+    let [structured, content] = members(result.get(), ["structuredContent", "content"]).ok()?;
+    let structured = structured.filter(|structured| !is_object(structured.value))?;
+    let mut new = Object::new(result.get());
+    new.remove(Some(structured));
+    if let Some(content) = content
+        && content.value.trim_matches(['[', ']', ' ', '\t', '\r', '\n']).is_empty()
     {
-        cuts.push(Cut { value: content.get(), name: "", put: &text });
+        let text = format!("[{{\"type\":\"text\",\"text\":{}}}]", message::quote(structured.value));
+        new.replace(content, With::Text(text.into()));
     }
-    cut(line, &cuts)
+    with_result(line, new)
 }
 
-/// A member to be taken out, or with an empty name a value to be replaced.
-struct Cut<'a> {
-    value: &'a str,
-    name: &'a str,
-    put: &'a str,
-}
-
-/// `None` if there is nothing to cut, or a member cannot be found.
-fn cut(line: &Bytes, cuts: &[Cut<'_>]) -> Option<Bytes> {
+/// The response with another result.
+fn with_result(line: &Bytes, new: Object<'_>) -> Option<Bytes> {
     let whole = std::str::from_utf8(line).ok()?;
-    let mut places = Vec::with_capacity(cuts.len());
-    for cut in cuts {
-        let start = offset_in(whole, cut.value)?;
-        let end = start + cut.value.len();
-        if cut.name.is_empty() {
-            places.push((start, end, cut.put));
-            continue;
-        }
-        // Back over the colon and the name; one that is written with escapes is left alone.
-        let before = whole.get(..start)?.trim_end().strip_suffix(':')?.trim_end().strip_suffix(cut.name)?.trim_end();
-        let after = whole.get(end..)?;
-        let rest = after.trim_start();
-        match (before.strip_suffix(','), rest.strip_prefix(',')) {
-            (Some(before), _) => places.push((before.len(), end, "")),
-            (None, Some(rest)) => places.push((before.len(), whole.len() - rest.len(), "")),
-            (None, None) => places.push((before.len(), end, "")),
-        }
-    }
-    if places.is_empty() {
-        return None;
-    }
-    places.sort_unstable();
-    let mut out = Vec::with_capacity(whole.len() + places.iter().map(|(_, _, put)| put.len()).sum::<usize>());
-    let mut done = 0;
-    for (start, end, put) in places {
-        out.extend_from_slice(line.get(done..start)?);
-        out.extend_from_slice(put.as_bytes());
-        done = end;
-    }
-    out.extend_from_slice(line.get(done..)?);
-    Some(Bytes::from(out))
+    let [result] = members(whole, ["result"]).ok()?;
+    let mut response = Object::new(whole);
+    response.replace(result?, With::Object(new));
+    Some(Bytes::from(response.into_string()))
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::request::{Abilities, Asked, LogLevel};
+use super::questions::Unasked;
+use super::request::{Abilities, Asked, LogLevel, Need};
 use super::results;
 use super::rounds::OpenQuestion;
-use super::text::{Object, With, is_object, members};
 use super::{Due, ModernClient, Waiting};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, With, is_object, members};
 use crate::message::{self, Id, Notification, Request};
 use crate::session::Level;
 
@@ -23,6 +24,9 @@ pub(super) const OWN_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const LOG_GRACE: Duration = Duration::from_millis(500);
 /// Requests of our own that may wait at one time; beyond it, none is made.
 pub(super) const MAX_OWN: usize = 4096;
+
+/// Why the session need not wait for a request, as JSON text.
+const REPLACED: &str = "\"the server was replaced\"";
 
 /// A request of the client at the server.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Call {
     pub(super) abilities: Abilities,
     /// What the server asked meanwhile.
     pub(super) questions: Vec<OpenQuestion>,
+    /// What it would have had to declare for questions of the server, and the words in which the server was told that it did not.
+    refused: Vec<(Need, &'static str)>,
     /// By what the client resumes it.
     pub(super) state: Option<Box<str>>,
     /// What came while the client was away.
@@ -90,6 +96,15 @@ impl Call {
     pub(super) fn params(&self) -> &str {
         let end = self.line.len().saturating_sub(1);
         self.line.get(self.params_at..end).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+
+    /// The server is told that it cannot have an answer. Each kind is noted once.
+    pub(super) fn note_refused(&mut self, unasked: &Unasked) {
+        if let Some(need) = unasked.need
+            && !self.refused.contains(&(need, unasked.why))
+        {
+            self.refused.push((need, unasked.why));
+        }
     }
 
     /// An `InputRequiredResult` may be its answer (2026-07-28 "Multi Round-Trip Requests", Supported Requests).
@@ -170,6 +185,7 @@ impl ModernClient {
             asker: Some(Asker::new(&request.id, asked)),
             abilities: asked.abilities,
             questions: Vec::new(),
+            refused: Vec::new(),
             state: None,
             outcome: None,
             visits: Vec::new(),
@@ -206,15 +222,16 @@ impl ModernClient {
     /// Lets a call go: nothing can answer it any more. What the server asked for it gets `unasked` as its answer.
     pub(super) fn drop_call(&mut self, number: u64, unasked: Option<&str>, effects: &mut Effects) -> Option<Call> {
         self.set_due(number, None);
-        let call = self.calls.remove(&number)?;
+        let mut call = self.calls.remove(&number)?;
         self.call_bytes = self.call_bytes.saturating_sub(call.bytes);
         if let Some(asker) = &call.asker {
             self.waiting.remove(&asker.id);
         }
         self.rounds.let_go(&call);
-        for question in &call.questions {
-            let Some(id) = &question.server_id else { continue };
-            if let Some(why) = unasked {
+        for question in std::mem::take(&mut call.questions) {
+            if question.stray {
+                self.carry_on(question, unasked.unwrap_or("the client was not asked in time"), effects);
+            } else if let (Some(id), Some(why)) = (&question.server_id, unasked) {
                 effects.to_session.push(message::error_response(Some(id), message::BRIDGE_ERROR, why, None));
             }
         }
@@ -234,11 +251,16 @@ impl ModernClient {
             return effects.log.push((Level::Debug, "dropped an answer of the server that nobody waits for".into()));
         };
         call.idle = true;
-        let asked = std::mem::take(&mut call.questions);
-        let away = call.asker.is_none();
+        let (stray, asked): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut call.questions).into_iter().partition(|question| question.stray);
         self.rounds.withdraw(&asked);
-        if away {
+        if call.asker.is_none() {
+            // The client will answer those; the server may still wait for it.
+            call.questions = stray;
             return self.keep_outcome(number, stored);
+        }
+        for question in stray {
+            self.carry_on(question, "the client was not asked in time", effects);
         }
         self.settle(now, number, &stored, effects);
     }
@@ -261,7 +283,11 @@ impl ModernClient {
             *until = now + LOG_GRACE;
         }
         let line = if stored.error {
-            results::error_response(&asker.id, stored.text())
+            let text = results::message_of(stored.text());
+            match call.refused.iter().find(|(_, why)| text.contains(why)) {
+                Some((need, why)) => results::cannot_ask(&asker.id, *need, why),
+                None => results::error_response(&asker.id, stored.text()),
+            }
         } else {
             let info = self.facts().and_then(super::Facts::short_info);
             results::result_response(&asker.id, &call.method, stored.text(), info)
@@ -415,6 +441,37 @@ impl ModernClient {
             effects.to_session.push(cancelled(&self.our_id(number), "\"time-out\""));
             self.own_answered(now, number, false, effects);
         }
+    }
+
+    // ---- a server that is modern by now ----
+
+    /// What the older server may still be at work on is not waited for: its answers would find nobody. What can be sent again is.
+    pub(super) fn give_up_calls(&mut self, effects: &mut Effects) {
+        let mut numbers: Vec<u64> = self.calls.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let Some(mut call) = self.drop_call(number, None, effects) else { continue };
+            if !call.idle {
+                effects.to_session.push(cancelled(&self.our_id(number), REPLACED));
+            }
+            let Some(asker) = call.asker.take() else { continue };
+            if call.unsent || only_looks(&call.method) || matches!(&*call.method, "resources/read" | "prompts/get") {
+                effects.wrong_era.get_or_insert_default().push(call.original);
+            } else {
+                let why =
+                    "the server was replaced by one of another protocol version; the request may have been carried out";
+                let data = "{\"source\":\"mcp-drawbridge\",\"kind\":\"connection-lost\"}";
+                effects.to_client.push(message::error_response(
+                    Some(&asker.id),
+                    message::BRIDGE_ERROR,
+                    why,
+                    Some(data),
+                ));
+            }
+        }
+        let mut own: Vec<u64> = self.own.keys().copied().collect();
+        own.sort_unstable();
+        effects.to_session.extend(own.into_iter().map(|number| cancelled(&self.our_id(number), REPLACED)));
     }
 
     // ---- cancellation ----

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 use super::calls::{OWN_PATIENCE, OwnKind};
 use super::request::Refusal;
-use super::text::{Object, With, is_object, members, string};
 use super::{Due, ModernClient, Waiting, refuse};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, Id, Request};
 
 /// Subscriptions that may be open at one time. A further one is refused.

@@ -7,16 +7,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::request::Asked;
-use super::text::{Object, is_object, members, string};
 use super::{Link, ModernClient, Waiting, results};
 use crate::era;
+use crate::eras::capabilities::without_tasks;
 use crate::eras::translator::{Effects, Learnt};
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, Message, Outcome, Parsed, Request};
 
 /// The newest revision with a handshake: what the bridge asks a legacy server for.
 pub(super) const LATEST_LEGACY: &str = "2025-11-25";
-/// Tasks of 2026 are another protocol than those of 2025-11-25; neither is promised across eras.
-const TASKS: &str = "io.modelcontextprotocol/tasks";
 /// Bytes of a server's name and version that are put into every result. Longer ones are only in the answer to `server/discover`.
 const MAX_SHORT_INFO: usize = 1024;
 
@@ -29,23 +28,6 @@ fn initialize(id: &str, asked: &Asked<'_>) -> String {
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"{LATEST_LEGACY}\",\
          \"capabilities\":{capabilities},\"clientInfo\":{info}}}}}"
     )
-}
-
-/// Capabilities of either side without tasks of either form.
-fn without_tasks(capabilities: &str) -> String {
-    let Ok([tasks, extensions]) = members(capabilities, ["tasks", "extensions"]) else {
-        return "{}".into();
-    };
-    let mut object = Object::new(capabilities);
-    object.remove(tasks);
-    if let Some(extensions) = extensions
-        && let Ok([tasks]) = members(extensions.value, [TASKS])
-    {
-        let mut others = Object::new(extensions.value);
-        others.remove(tasks);
-        object.replace(extensions, super::text::With::Object(others));
-    }
-    object.into_string()
 }
 
 impl ModernClient {
@@ -122,10 +104,8 @@ impl ModernClient {
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // they are independent, and named as the specification names them
 pub(super) struct Facts {
-    capabilities: String,
-    instructions: Option<String>,
-    /// `serverInfo`, as JSON text.
-    info: Option<String>,
+    /// The result of `server/discover`.
+    discovery: String,
     /// Its name, version and title, if they are short.
     short_info: Option<String>,
     // Whether it has them at all. Many servers send changes and take subscriptions that they did not declare, and after a new session
@@ -149,20 +129,26 @@ struct Info<'a> {
 impl Facts {
     /// Reads the result of `initialize`.
     pub(super) fn read(result: &str) -> Self {
-        let Ok([capabilities, info, instructions]) = members(result, ["capabilities", "serverInfo", "instructions"])
-        else {
-            return Self { capabilities: "{}".into(), ..Self::default() };
+        let names = ["capabilities", "serverInfo", "instructions", "protocolVersion"];
+        let Ok([capabilities, info, instructions, version]) = members(result, names) else {
+            return Self { discovery: discovery(Object::new("{\"capabilities\":{}}"), None), ..Self::default() };
         };
-        let capabilities = capabilities.map_or("{}", |member| member.value);
-        let features = members(capabilities, ["logging", "resources", "tools", "prompts"]).unwrap_or_default();
+        let given = capabilities.map_or("{}", |member| member.value);
+        let features = members(given, ["logging", "resources", "tools", "prompts"]).unwrap_or_default();
         let [logging, resources, tools, prompts] =
             features.map(|member| member.is_some_and(|member| is_object(member.value)));
+        let mut found = Object::new(result);
+        match capabilities {
+            Some(member) => found.replace(member, With::Text(without_tasks(given).into())),
+            None => found.add("capabilities", "{}"),
+        }
+        found.remove(version);
+        found.remove(info);
+        found.remove(instructions.filter(|text| string(text.value).is_none()));
         let info = info.map(|info| info.value).filter(|info| is_object(info));
         Self {
-            capabilities: without_tasks(capabilities),
-            instructions: instructions.map(|text| text.value).filter(|text| string(text).is_some()).map(str::to_owned),
+            discovery: discovery(found, info),
             short_info: info.and_then(short_info),
-            info: info.map(str::to_owned),
             logging,
             tools,
             prompts,
@@ -170,18 +156,9 @@ impl Facts {
         }
     }
 
-    /// The result of `server/discover` (2026-07-28 "Discovery"), not to be cached: the server never said that it may be.
-    pub(super) fn discovery(&self) -> String {
-        let instructions =
-            self.instructions.as_ref().map(|text| format!(",\"instructions\":{text}")).unwrap_or_default();
-        let meta =
-            self.info.as_ref().map(|info| format!(",\"_meta\":{{\"{SERVER_INFO}\":{info}}}")).unwrap_or_default();
-        format!(
-            "{{\"resultType\":\"complete\",\"supportedVersions\":[\"{}\"],\"capabilities\":{}{instructions},\
-             {NOT_CACHED}{meta}}}",
-            era::MODERN,
-            self.capabilities
-        )
+    /// The result of `server/discover`.
+    pub(super) fn discovery(&self) -> &str {
+        &self.discovery
     }
 
     /// The name that goes into every result's `_meta`, as JSON text.
@@ -191,8 +168,18 @@ impl Facts {
 }
 
 pub(super) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
-/// What 2026-07-28 "Caching" wants of a result, from a server that knows nothing of it.
-pub(super) const NOT_CACHED: &str = "\"ttlMs\":0,\"cacheScope\":\"private\"";
+
+/// The result of `server/discover` (2026-07-28 "Discovery"), not to be cached unless the server says that it may be. What neither era
+/// has a name for stays.
+fn discovery(found: Object<'_>, info: Option<&str>) -> String {
+    let found = found.into_string();
+    let mut result = results::complete("server/discover", &found, info);
+    if let Ok([versions]) = members(&found, ["supportedVersions"]) {
+        result.remove(versions);
+        result.add("supportedVersions", &format!("[\"{}\"]", era::MODERN));
+    }
+    result.into_string()
+}
 
 /// Icons and descriptions need not be in every result.
 fn short_info(info: &str) -> Option<String> {
@@ -235,9 +222,9 @@ mod tests {
         let facts = Facts::read(
             r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"tasks":{"list":{}},"logging":{},
             "resources":{"subscribe":true},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":1}}},
-            "serverInfo":{"name":"s","version":"1","icons":[]},"instructions":"Be \"kind\""}"#,
+            "serverInfo":{"name":"s","version":"1","icons":[]},"instructions":"Be \"kind\"","a/b":{"c":1},"_meta":{"d":2}}"#,
         );
-        let value: serde_json::Value = serde_json::from_str(&facts.discovery()).expect("JSON");
+        let value: serde_json::Value = serde_json::from_str(facts.discovery()).expect("JSON");
         assert_eq!(
             value,
             serde_json::json!({
@@ -245,7 +232,8 @@ mod tests {
                 "capabilities": {"tools": {"listChanged": true}, "logging": {}, "resources": {"subscribe": true},
                     "extensions": {"io.modelcontextprotocol/ui": {"a": 1}}},
                 "instructions": "Be \"kind\"",
-                "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1", "icons": []}},
+                "a/b": {"c": 1},
+                "_meta": {"d": 2, "io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1", "icons": []}},
             })
         );
         assert!(facts.logging && facts.resources && facts.tools && !facts.prompts);
@@ -256,7 +244,7 @@ mod tests {
     fn an_odd_answer_to_initialize_still_makes_a_discovery() {
         for odd in ["[]", "{}", r#"{"capabilities":[],"serverInfo":1,"instructions":{}}"#, r#"{"capabilities":null}"#] {
             let facts = Facts::read(odd);
-            let value: serde_json::Value = serde_json::from_str(&facts.discovery()).expect("JSON");
+            let value: serde_json::Value = serde_json::from_str(facts.discovery()).expect("JSON");
             assert_eq!(value["capabilities"], serde_json::json!({}), "{odd}");
             assert!(facts.short_info().is_none());
         }

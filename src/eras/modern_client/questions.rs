@@ -1,19 +1,30 @@
 //! Whether a question of a legacy server may be put to a modern client, and in what words.
 
-use serde_json::value::RawValue;
-
 use super::request::{Abilities, Need};
-use super::text::{Object, Unreadable, With, is_object, members, string};
-use crate::message::{INVALID_PARAMS, METHOD_NOT_FOUND};
+use crate::message::splice::{Object, Unreadable, With, is_object, members, string};
+use crate::message::{self, INVALID_PARAMS, METHOD_NOT_FOUND};
 
 /// A question in the words of 2026-07-28 `InputRequest`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Question {
+#[derive(Debug)]
+pub(super) struct Question<'a> {
     /// What begins its key: the kind.
     pub(super) kind: &'static str,
     pub(super) need: Need,
-    /// The request object, as JSON text.
-    pub(super) request: String,
+    method: &'a str,
+    /// Its parameters, if it has any.
+    params: Option<Object<'a>>,
+}
+
+impl<'a> Question<'a> {
+    /// The request object.
+    pub(super) fn request(self) -> Object<'a> {
+        let mut request = Object::new("{}");
+        request.add("method", &message::quote(self.method));
+        if let Some(params) = self.params {
+            request.add_value("\"params\"", With::Object(params));
+        }
+        request
+    }
 }
 
 /// Why the client is not asked; the answer that the server gets.
@@ -21,6 +32,8 @@ pub(super) struct Question {
 pub(super) struct Unasked {
     pub(super) code: i64,
     pub(super) why: &'static str,
+    /// What the request would have had to declare, where that is the reason.
+    pub(super) need: Option<Need>,
 }
 
 /// Whether this is one of the three questions that an `InputRequiredResult` can carry.
@@ -30,9 +43,9 @@ pub(super) fn is_question(method: &str) -> bool {
 
 /// Judges a question by what the request that it belongs to declared. The codes are those that a legacy client without the
 /// capability gives (2025-11-25 "Elicitation" and "Roots", Error Handling).
-pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) -> Result<Question, Unasked> {
-    let refuse = |code, why| Err(Unasked { code, why });
-    let text = params.map_or("{}", RawValue::get);
+pub(super) fn judge<'a>(method: &'a str, params: Option<&'a str>, able: Abilities) -> Result<Question<'a>, Unasked> {
+    let refuse = |code, why| Err(Unasked { code, why, need: None });
+    let text = params.unwrap_or("{}");
     let read = members(text, ["_meta", "task", "mode", "elicitationId", "tools", "toolChoice"]);
     let [meta, task, mode, elicitation_id, tools, choice] = match read {
         Ok(read) => read,
@@ -56,9 +69,6 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
         "sampling/createMessage" if !able.sampling => ("sampling", Need::Sampling),
         "sampling/createMessage" if tools.is_some() || choice.is_some() => ("sampling", Need::SamplingTools),
         "sampling/createMessage" => ("sampling", Need::Sampling),
-        "elicitation/create" if !able.elicitation_form && !able.elicitation_url => {
-            return refuse(METHOD_NOT_FOUND, "the client did not declare elicitation for this request");
-        }
         "elicitation/create" => match mode.map(|mode| string(mode.value)) {
             None => ("elicitation", Need::Form),
             Some(Some(mode)) if mode == "form" => ("elicitation", Need::Form),
@@ -71,27 +81,26 @@ pub(super) fn judge(method: &str, params: Option<&RawValue>, able: Abilities) ->
         _ => return refuse(METHOD_NOT_FOUND, "the client has no such method"),
     };
     if !able.allow(need) {
-        return Err(undeclared(need));
+        return Err(undeclared(need, able));
     }
-    let params = if params.is_some() || method != "roots/list" {
-        format!(",\"params\":{}", object.into_string())
-    } else {
-        String::new()
-    };
-    Ok(Question { kind, need, request: format!("{{\"method\":\"{method}\"{params}}}") })
+    let params = (params.is_some() || method != "roots/list").then_some(object);
+    Ok(Question { kind, need, method, params })
 }
 
 /// The request in flight did not declare what a question needs.
-pub(super) fn undeclared(need: Need) -> Unasked {
+pub(super) fn undeclared(need: Need, able: Abilities) -> Unasked {
     let (code, why) = match need {
         Need::Roots => (METHOD_NOT_FOUND, "the client did not declare roots for this request"),
         Need::Sampling => (METHOD_NOT_FOUND, "the client did not declare sampling for this request"),
         Need::SamplingTools => (INVALID_PARAMS, "the client did not declare sampling with tools for this request"),
+        Need::Form | Need::Url if !able.elicitation_form && !able.elicitation_url => {
+            (METHOD_NOT_FOUND, "the client did not declare elicitation for this request")
+        }
         Need::Form | Need::Url => {
             (INVALID_PARAMS, "the client did not declare this mode of elicitation for this request")
         }
     };
-    Unasked { code, why }
+    Unasked { code, why, need: Some(need) }
 }
 
 #[cfg(test)]
@@ -101,8 +110,7 @@ mod tests {
     type Case<'a> = (&'a str, Option<&'a str>, Abilities, Result<&'a str, i64>);
 
     fn ask(method: &str, params: Option<&str>, able: Abilities) -> Result<String, i64> {
-        let params = params.map(|text| serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
-        judge(method, params.as_deref(), able).map(|question| question.request).map_err(|unasked| unasked.code)
+        judge(method, params, able).map(|question| question.request().into_string()).map_err(|unasked| unasked.code)
     }
 
     #[test]

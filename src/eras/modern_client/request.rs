@@ -5,12 +5,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::text::{Member, Object, Unreadable, With, is_object, members, string};
 use crate::era;
+use crate::eras::LOG_LEVELS;
+use crate::message::splice::{Member, Object, Unreadable, With, is_object, members, same_members, string};
 use crate::message::{self, INVALID_PARAMS};
 
 pub(super) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -22,9 +24,7 @@ pub(super) const UNSUPPORTED_VERSION: i64 = -32022;
 pub(super) const MISSING_CAPABILITY: i64 = -32021;
 
 /// How many levels there are.
-pub(super) const LEVELS: usize = 8;
-/// The levels of RFC 5424 in MCP's words, the most verbose first.
-const LEVEL_WORDS: [&str; LEVELS] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+pub(super) const LEVELS: usize = LOG_LEVELS.len();
 
 /// A log level; a smaller one lets more through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ impl LogLevel {
     /// Reads the JSON text of a level.
     pub(super) fn read(value: &str) -> Option<Self> {
         let word = string(value)?;
-        LEVEL_WORDS.iter().position(|level| **level == *word).map(Self)
+        LOG_LEVELS.iter().position(|level| **level == *word).map(Self)
     }
 
     /// Its place in the order of levels.
@@ -44,7 +44,7 @@ impl LogLevel {
 
     /// Its word.
     pub(super) fn word(self) -> &'static str {
-        LEVEL_WORDS.get(self.0).copied().unwrap_or("debug")
+        LOG_LEVELS.get(self.0).copied().unwrap_or("debug")
     }
 }
 
@@ -80,6 +80,10 @@ struct Capabilities<'a> {
 }
 
 impl Abilities {
+    /// All that there is.
+    pub(super) const ALL: Self =
+        Self { roots: true, sampling: true, sampling_tools: true, elicitation_form: true, elicitation_url: true };
+
     /// All of `other`, and perhaps more.
     pub(super) fn include(self, other: Self) -> bool {
         [Need::Roots, Need::Sampling, Need::SamplingTools, Need::Form, Need::Url]
@@ -187,7 +191,7 @@ impl<'a> Asked<'a> {
         }
         let read_level = level.map(|level| LogLevel::read(level.value));
         if read_level == Some(None) {
-            return Err(Refusal::invalid(format!("{LOG_LEVEL} must be one of {}", LEVEL_WORDS.join(", "))));
+            return Err(Refusal::invalid(format!("{LOG_LEVEL} must be one of {}", LOG_LEVELS.join(", "))));
         }
         Ok(Self {
             params,
@@ -206,22 +210,11 @@ impl<'a> Asked<'a> {
 
     /// Appends the parameters for a legacy server: without what only this era knows, with the bridge's own progress token.
     pub(super) fn write_legacy_params(&self, token: u64, out: &mut String) {
-        let mut meta = Object::new(self.meta.value);
-        for cut in self.meta_cuts {
-            meta.remove(cut);
-        }
-        if let Some(theirs) = self.token {
-            meta.replace(theirs, With::Text(token.to_string().into()));
-        }
         let mut params = Object::new(self.params);
         params.remove(self.responses);
         params.remove(self.state);
-        let meta = meta.into_string();
-        if meta.trim_matches(['{', '}', ' ', '\t', '\r', '\n']).is_empty() {
-            params.remove(Some(self.meta));
-        } else {
-            params.replace(self.meta, With::Text(meta.into()));
-        }
+        let token = self.token.map(|theirs| (theirs, token));
+        without_modern_meta(&mut params, self.meta, self.meta_cuts, token);
         params.write(out);
     }
 
@@ -233,30 +226,67 @@ impl<'a> Asked<'a> {
     /// Whether these are the parameters of a request that went out before, but for what may differ in a retry
     /// (2026-07-28 "Multi Round-Trip Requests": the same request, with the answers).
     pub(super) fn is_retry_of(&self, params: &str) -> bool {
-        let core = |params: &str| {
-            let cuts = members(params, ["_meta", "inputResponses", "requestState"]).ok()?;
-            let mut object = Object::new(params);
-            for cut in cuts {
-                object.remove(cut);
-            }
-            Some(object.into_string())
-        };
-        match (core(self.params), core(params)) {
-            (Some(retry), Some(first)) => retry == first || is_same_json(&retry, &first),
-            _ => false,
-        }
+        let may_differ = ["_meta", "inputResponses", "requestState"];
+        same_members(self.params, params, &may_differ) || is_same_json(self.params, params, &may_differ)
+    }
+}
+
+/// A notification without what only this era has in `_meta`. Most have none and pass as they are.
+pub(super) fn legacy_notification(line: Bytes) -> Bytes {
+    let stripped = || {
+        let whole = std::str::from_utf8(&line).ok()?;
+        let [params] = members(whole, ["params"]).ok()?;
+        let params = params?;
+        let [meta] = members(params.value, ["_meta"]).ok()?;
+        let meta = meta?;
+        let modern = members(meta.value, [VERSION, CLIENT_INFO, CAPABILITIES, LOG_LEVEL]).ok()?;
+        let mut message = Object::new(whole);
+        let mut inner = Object::new(params.value);
+        without_modern_meta(&mut inner, meta, modern, None);
+        message.replace(params, With::Object(inner));
+        Some(Bytes::from(message.into_string()))
+    };
+    if memchr::memmem::find(&line, b"io.modelcontextprotocol/").is_none() {
+        return line;
+    }
+    stripped().unwrap_or(line)
+}
+
+/// Cuts members out of `_meta`, gives it another token for progress, and takes it out when nothing is left.
+fn without_modern_meta<'a>(
+    params: &mut Object<'a>,
+    meta: Member<'a>,
+    cuts: [Option<Member<'a>>; 4],
+    token: Option<(Member<'a>, u64)>,
+) {
+    let mut inner = Object::new(meta.value);
+    for cut in cuts {
+        inner.remove(cut);
+    }
+    if let Some((theirs, ours)) = token {
+        inner.replace(theirs, With::Text(ours.to_string().into()));
+    }
+    let inner = inner.into_string();
+    if inner.trim_matches(['{', '}', ' ', '\t', '\r', '\n']).is_empty() {
+        params.remove(Some(meta));
+    } else {
+        params.replace(meta, With::Text(inner.into()));
     }
 }
 
 /// Bytes of parameters that are compared by value. Larger ones must be the same text.
 const MAX_COMPARED: usize = 1 << 20;
 
-/// The same JSON, however it is spelled: a client may order the members of a retry differently.
-fn is_same_json(one: &str, other: &str) -> bool {
+/// The same JSON but for these members, however it is spelled: a client may order the members of a retry differently.
+fn is_same_json(one: &str, other: &str, without: &[&str]) -> bool {
     if one.len() > MAX_COMPARED || other.len() > MAX_COMPARED {
         return false;
     }
-    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    let read = |text: &str| {
+        let mut object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).ok()?;
+        object.retain(|name, _| !without.contains(&&**name));
+        Some(object)
+    };
     matches!((read(one), read(other)), (Some(one), Some(other)) if one == other)
 }
 

@@ -1,10 +1,12 @@
 //! A legacy server's response as a modern client must see it. Text goes through uncopied but once.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::opening::SERVER_INFO;
-use super::request::MISSING_CAPABILITY;
-use super::text::{Object, With, is_object, members, string};
+use super::request::{MISSING_CAPABILITY, Need};
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, INVALID_PARAMS, Id};
 
 /// JSON-RPC: internal error.
@@ -16,7 +18,15 @@ pub(super) const URL_ELICITATION_REQUIRED: i64 = -32042;
 
 /// The methods whose results say how long they may be cached (2026-07-28 "Caching").
 fn is_cacheable(method: &str) -> bool {
-    matches!(method, "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" | "resources/read")
+    matches!(
+        method,
+        "tools/list"
+            | "prompts/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "resources/read"
+            | "server/discover"
+    )
 }
 
 /// The response with this result.
@@ -39,7 +49,7 @@ pub(super) fn result_response(id: &Id, method: &str, result: &str, info: Option<
 }
 
 /// The result with what the era requires, where the server did not say it.
-fn complete<'a>(method: &str, result: &'a str, info: Option<&str>) -> Object<'a> {
+pub(super) fn complete<'a>(method: &str, result: &'a str, info: Option<&str>) -> Object<'a> {
     let mut object = Object::new(result);
     let Ok([kind, ttl, scope, meta]) = members(result, ["resultType", "ttlMs", "cacheScope", "_meta"]) else {
         // A member given twice: readers take the last, so what stands in front changes nothing for it.
@@ -126,14 +136,30 @@ pub(super) fn error_response(id: &Id, error: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// The server needs the user to visit a URL, and the client cannot ask for that (2026-07-28 "Overview", `_meta`).
+/// The text of an error object.
+pub(super) fn message_of(error: &str) -> Cow<'_, str> {
+    let Ok([Some(text)]) = members(error, ["message"]) else { return Cow::Borrowed("") };
+    string(text.value).unwrap_or_default()
+}
+
+/// The server needs an answer of the client that the request did not declare it can give (2026-07-28 "Overview", `_meta`). A legacy
+/// server that is refused its question tells the refusal on as its own error, of whatever code.
+pub(super) fn cannot_ask(id: &Id, need: Need, why: &str) -> Bytes {
+    let required = match need {
+        Need::Roots => r#"{"requiredCapabilities":{"roots":{}}}"#,
+        Need::Sampling => r#"{"requiredCapabilities":{"sampling":{}}}"#,
+        Need::SamplingTools => r#"{"requiredCapabilities":{"sampling":{"tools":{}}}}"#,
+        Need::Form => r#"{"requiredCapabilities":{"elicitation":{"form":{}}}}"#,
+        Need::Url => r#"{"requiredCapabilities":{"elicitation":{"url":{}}}}"#,
+    };
+    message::error_response(Some(id), MISSING_CAPABILITY, why, Some(required))
+}
+
+/// The server needs the user to visit a URL, and the client cannot ask for that.
 pub(super) fn cannot_ask_for_url(id: &Id) -> Bytes {
-    message::error_response(
-        Some(id),
-        MISSING_CAPABILITY,
-        "the server wants the user to visit a URL, and the request did not declare that the client can ask for that",
-        Some("{\"requiredCapabilities\":{\"elicitation\":{\"url\":{}}}}"),
-    )
+    let why =
+        "the server wants the user to visit a URL, and the request did not declare that the client can ask for that";
+    cannot_ask(id, Need::Url, why)
 }
 
 /// The server needed the user to visit a URL, and the user did not.

@@ -18,9 +18,9 @@ use super::calls::{Asker, Call, Stored, cancelled};
 use super::questions::{self, Unasked};
 use super::request::{Abilities, Asked, Need, Refusal};
 use super::results;
-use super::text::{Object, is_object, members, string};
 use super::{Due, ModernClient, Waiting, refuse};
 use crate::eras::translator::Effects;
+use crate::message::splice::{Object, With, is_object, members, string};
 use crate::message::{self, BRIDGE_ERROR, Id, METHOD_NOT_FOUND, Request};
 use crate::session::Level;
 
@@ -33,6 +33,8 @@ pub(super) const MAX_WAITING: usize = 256;
 /// Questions that one call may have open, and their bytes. Further ones are refused.
 pub(super) const MAX_QUESTIONS: usize = 64;
 pub(super) const MAX_QUESTION_BYTES: usize = 8 << 20;
+/// Bytes of the questions that all calls together may have open. Further ones are refused.
+pub(super) const MAX_ALL_QUESTION_BYTES: usize = 64 << 20;
 /// Bytes of answers that came while the client was away. A further one is replaced by an error.
 pub(super) const MAX_STORED_BYTES: usize = 64 << 20;
 /// States that are remembered as expired, to say so.
@@ -41,6 +43,8 @@ pub(super) const MAX_EXPIRED: usize = 256;
 pub(super) const VISIT_PATIENCE: Duration = Duration::from_secs(10);
 /// Times that one request is sent again because the server wants another URL visited.
 pub(super) const MAX_VISIT_ROUNDS: u32 = 10;
+
+const ASK_FOR_URL: &str = "elicitation/create";
 
 /// Why a question has no answer.
 pub(super) const UNANSWERED: &str = "the client did not answer in time";
@@ -52,7 +56,23 @@ pub(super) struct OpenQuestion {
     need: Need,
     /// The server's id for it; `None` for a visit that an error demanded.
     pub(super) server_id: Option<Id>,
-    request: String,
+    /// It came on the notification stream: another request may be the one that it belongs to.
+    pub(super) stray: bool,
+    method: Box<str>,
+    /// Its parameters as the server wrote them: a piece of the server's line, copied when the client is asked.
+    params: Option<Bytes>,
+}
+
+impl OpenQuestion {
+    fn bytes(&self) -> usize {
+        self.params.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// The request object, in the words of 2026-07-28.
+    fn request(&self) -> Option<Object<'_>> {
+        let params = self.params.as_ref().and_then(|params| std::str::from_utf8(params).ok());
+        Some(questions::judge(&self.method, params, Abilities::ALL).ok()?.request())
+    }
 }
 
 /// The calls that wait for a retry.
@@ -64,12 +84,14 @@ pub(super) struct Rounds {
     order: BTreeMap<u64, Box<str>>,
     expired: VecDeque<Box<str>>,
     stored_bytes: usize,
+    question_bytes: usize,
     last: u64,
 }
 
 impl Rounds {
     /// Questions that need no answer any more.
     pub(super) fn withdraw(&mut self, questions: &[OpenQuestion]) {
+        self.question_bytes = self.question_bytes.saturating_sub(bytes_of(questions));
         for id in questions.iter().filter_map(|question| question.server_id.as_ref()) {
             self.by_question.remove(id);
         }
@@ -87,6 +109,16 @@ impl Rounds {
         }
     }
 
+    /// Questions that were put into a call.
+    fn took(&mut self, questions: &[OpenQuestion]) {
+        self.question_bytes += bytes_of(questions);
+    }
+
+    /// Whether questions of so many bytes are too many, beside those of all calls.
+    fn lacks_room_for(&self, bytes: usize) -> bool {
+        self.question_bytes + bytes > MAX_ALL_QUESTION_BYTES
+    }
+
     fn is_expired(&self, state: &str) -> bool {
         self.expired.iter().any(|expired| **expired == *state)
     }
@@ -97,9 +129,19 @@ impl Rounds {
         self.stored_bytes = bytes;
     }
 
-    pub(super) fn holds_nothing(&self) -> bool {
-        self.by_state.is_empty() && self.by_question.is_empty() && self.order.is_empty() && self.stored_bytes == 0
+    #[cfg(test)]
+    pub(super) fn pretend_asked(&mut self, bytes: usize) {
+        self.question_bytes = bytes;
     }
+
+    pub(super) fn holds_nothing(&self) -> bool {
+        let bytes = self.stored_bytes + self.question_bytes;
+        self.by_state.is_empty() && self.by_question.is_empty() && self.order.is_empty() && bytes == 0
+    }
+}
+
+fn bytes_of(questions: &[OpenQuestion]) -> usize {
+    questions.iter().map(OpenQuestion::bytes).sum()
 }
 
 /// Keys of questions, and the client's answers as JSON text.
@@ -125,19 +167,26 @@ impl ModernClient {
         now: Duration,
         about: Option<u64>,
         request: &Request<'_>,
+        line: &Bytes,
         effects: &mut Effects,
     ) {
         if request.method == "ping" {
-            return effects.to_session.push(message::result_response(&request.id, "{}"));
+            return effects.answers.push(message::result_response(&request.id, "{}"));
         }
-        if let Err(unasked) = self.take_question(now, about, request) {
+        if let Err(unasked) = self.take_question(now, about, request, line) {
             effects.log.push((Level::Info, format!("{} of the server is refused: {}", request.method, unasked.why)));
-            effects.to_session.push(message::error_response(Some(&request.id), unasked.code, unasked.why, None));
+            effects.answers.push(message::error_response(Some(&request.id), unasked.code, unasked.why, None));
         }
     }
 
-    fn take_question(&mut self, now: Duration, about: Option<u64>, request: &Request<'_>) -> Result<(), Unasked> {
-        let refuse = |code, why| Err(Unasked { code, why });
+    fn take_question(
+        &mut self,
+        now: Duration,
+        about: Option<u64>,
+        request: &Request<'_>,
+        line: &Bytes,
+    ) -> Result<(), Unasked> {
+        let refuse = |code, why| Err(Unasked { code, why, need: None });
         if !questions::is_question(&request.method) {
             return refuse(METHOD_NOT_FOUND, "the client has no such method");
         }
@@ -149,17 +198,30 @@ impl ModernClient {
         };
         let serial = self.last + 1;
         let Some(call) = self.calls.get_mut(&number) else { return refuse(BRIDGE_ERROR, "the request is over") };
-        let question = questions::judge(&request.method, request.params, call.abilities)?;
-        let bytes: usize = call.questions.iter().map(|open| open.request.len()).sum();
-        if call.questions.len() >= MAX_QUESTIONS || bytes + question.request.len() > MAX_QUESTION_BYTES {
+        let params = request.params.map(RawValue::get);
+        let question = match questions::judge(&request.method, params, call.abilities) {
+            Ok(question) => question,
+            Err(unasked) => {
+                call.note_refused(&unasked);
+                return Err(unasked);
+            }
+        };
+        let length = params.map_or(0, str::len);
+        if call.questions.len() >= MAX_QUESTIONS
+            || bytes_of(&call.questions) + length > MAX_QUESTION_BYTES
+            || self.rounds.lacks_room_for(length)
+        {
             return refuse(BRIDGE_ERROR, "too many questions wait for the client already");
         }
         call.questions.push(OpenQuestion {
             key: format!("{}-{serial}", question.kind).into(),
             need: question.need,
             server_id: Some(request.id.clone()),
-            request: question.request,
+            stray: about.is_none(),
+            method: (&*request.method).into(),
+            params: params.map(|params| line.slice_ref(params.as_bytes())),
         });
+        self.rounds.took(call.questions.last().map(std::slice::from_ref).unwrap_or_default());
         let begin = call.asker.is_some() && call.due.is_none();
         self.last = serial;
         self.rounds.by_question.insert(request.id.clone(), number);
@@ -179,7 +241,8 @@ impl ModernClient {
         let mut able = |call: &Call| match judged.iter().find(|(abilities, _)| *abilities == call.abilities) {
             Some((_, able)) => *able,
             None => {
-                let able = questions::judge(&request.method, request.params, call.abilities).is_ok();
+                let params = request.params.map(RawValue::get);
+                let able = questions::judge(&request.method, params, call.abilities).is_ok();
                 judged.push((call.abilities, able));
                 able
             }
@@ -191,11 +254,37 @@ impl ModernClient {
             .map(|(number, _)| *number)
     }
 
+    /// The request that carried a question is over, and may not be the one that it belongs to: another carries it. Without one, the
+    /// server gets an error.
+    pub(super) fn carry_on(&mut self, question: OpenQuestion, why: &str, effects: &mut Effects) {
+        let Some(id) = question.server_id.clone() else { return };
+        let able = |call: &Call| {
+            call.carries_questions()
+                && !call.idle
+                && call.abilities.allow(question.need)
+                && call.questions.len() < MAX_QUESTIONS
+        };
+        let others = self.calls.iter().filter(|(_, call)| !self.gone && able(call));
+        let other = others.max_by_key(|(number, call)| (call.asker.is_some(), **number)).map(|(number, _)| *number);
+        let Some((number, call)) = other.and_then(|number| Some((number, self.calls.get_mut(&number)?))) else {
+            self.rounds.by_question.remove(&id);
+            return effects.to_session.push(message::error_response(Some(&id), BRIDGE_ERROR, why, None));
+        };
+        call.questions.push(question);
+        let begin = call.asker.is_some() && call.due.is_none();
+        self.rounds.by_question.insert(id, number);
+        if begin {
+            self.set_due(number, Some((self.now + GATHER, Due::Ask(number))));
+        }
+    }
+
     /// The server needs no answer to this question any more.
     pub(super) fn question_withdrawn(&mut self, id: &Id) {
         let Some(number) = self.rounds.by_question.remove(id) else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
-        call.questions.retain(|question| question.server_id.as_ref() != Some(id));
+        let withdrawn: Vec<_> =
+            call.questions.extract_if(.., |question| question.server_id.as_ref() == Some(id)).collect();
+        self.rounds.withdraw(&withdrawn);
         if call.questions.is_empty() && matches!(call.due, Some((_, Due::Ask(_)))) {
             self.set_due(number, None);
         }
@@ -207,23 +296,29 @@ impl ModernClient {
     pub(super) fn ask(&mut self, now: Duration, number: u64, effects: &mut Effects) {
         self.set_due(number, None);
         let state = self.new_state();
-        let meta = self.facts().and_then(super::Facts::short_info);
-        let meta =
-            meta.map(|info| format!(",\"_meta\":{{\"{}\":{info}}}", super::opening::SERVER_INFO)).unwrap_or_default();
+        let info = self.facts().and_then(super::Facts::short_info).map(str::to_owned);
         let Some(call) = self.calls.get_mut(&number).filter(|call| !call.questions.is_empty()) else { return };
         let Some(asker) = call.asker.take() else { return };
-        let requests: Vec<String> = call
-            .questions
-            .iter()
-            .map(|question| format!("{}:{}", message::quote(&question.key), question.request))
-            .collect();
-        let result = format!(
-            "{{\"resultType\":\"input_required\",\"inputRequests\":{{{}}},\"requestState\":\"{state}\"{meta}}}",
-            requests.join(",")
-        );
+        let mut requests = Object::new("{}");
+        for question in &call.questions {
+            if let Some(request) = question.request() {
+                requests.add_value(message::quote(&question.key), With::Object(request));
+            }
+        }
+        let mut result = Object::new("{}");
+        result.add("resultType", "\"input_required\"");
+        result.add_value("\"inputRequests\"", With::Object(requests));
+        result.add("requestState", &message::quote(&state));
+        if let Some(info) = &info {
+            result.add("_meta", &format!("{{\"{}\":{info}}}", super::opening::SERVER_INFO));
+        }
+        let mut response = Object::new("{}");
+        response.add("jsonrpc", "\"2.0\"");
+        response.add("id", &asker.id.to_json());
+        response.add_value("\"result\"", With::Object(result));
+        effects.to_client.push(response.into_string().into());
         call.state = Some(state.clone());
         self.waiting.remove(&asker.id);
-        effects.to_client.push(message::result_response(&asker.id, &result));
         self.rounds.last += 1;
         self.rounds.order.insert(self.rounds.last, state.clone());
         self.rounds.by_state.insert(state, number);
@@ -264,9 +359,12 @@ impl ModernClient {
     pub(super) fn forget_all(&mut self, effects: &mut Effects) {
         let mut away: Vec<u64> = self.rounds.by_state.values().copied().collect();
         away.sort_unstable();
+        // Nobody else will be asked either.
+        let gone = std::mem::replace(&mut self.gone, true);
         for number in away {
             self.forget(number, "the client left before it answered", effects);
         }
+        self.gone = gone;
     }
 
     /// The answer came while the client was away.
@@ -316,8 +414,9 @@ impl ModernClient {
                 if asked.abilities.allow(question.need) {
                     missing.push(question);
                 } else if let Some(id) = &question.server_id {
-                    let Unasked { code, why } = questions::undeclared(question.need);
-                    effects.to_session.push(message::error_response(Some(id), code, why, None));
+                    let unasked = questions::undeclared(question.need, asked.abilities);
+                    call.note_refused(&unasked);
+                    effects.to_session.push(message::error_response(Some(id), unasked.code, unasked.why, None));
                 } else {
                     unable = true;
                 }
@@ -331,6 +430,7 @@ impl ModernClient {
         for id in missing.iter().filter_map(|question| question.server_id.clone()) {
             self.rounds.by_question.insert(id, number);
         }
+        self.rounds.took(&missing);
         call.questions = missing;
         if let Some(stored) = call.outcome.take() {
             return self.settle(now, number, &stored, effects);
@@ -354,10 +454,8 @@ impl ModernClient {
 
     /// The call that a retry resumes, and the answers in it. Changes nothing.
     fn judge_retry<'a>(&self, request: &Request<'_>, asked: &Asked<'a>) -> Result<(u64, Answers<'a>), Refusal> {
-        let state = asked
-            .state
-            .ok_or_else(|| Refusal::invalid("\"inputResponses\" without the \"requestState\" that they answer"))?;
-        let state = string(state.value).ok_or_else(|| Refusal::invalid("\"requestState\" must be a string"))?;
+        let state = asked.state.and_then(|state| string(state.value));
+        let state = state.ok_or_else(|| Refusal::invalid("\"requestState\" must be a string"))?;
         let Some(number) = self.rounds.by_state.get(&*state).copied() else {
             let why = if self.rounds.is_expired(&state) {
                 "this \"requestState\" has expired: the questions were not answered in time; send the request again without it"
@@ -373,12 +471,7 @@ impl ModernClient {
         if !same {
             return Err(Refusal::invalid("this \"requestState\" belongs to another request"));
         }
-        let answers = match asked.responses {
-            None => Vec::new(),
-            Some(responses) => read_answers(responses.value)
-                .ok_or_else(|| Refusal::invalid("\"inputResponses\" must be an object whose values are objects"))?,
-        };
-        Ok((number, answers))
+        Ok((number, answers_of(asked)?))
     }
 
     // ---- visits to URLs that an error demanded (2025-11-25 "Elicitation", URL Elicitation Required Error) ----
@@ -407,20 +500,24 @@ impl ModernClient {
         let mut visits = Vec::new();
         for (raw, serial) in demanded.into_iter().zip(first..) {
             let Ok([elicitation]) = members(raw.get(), ["elicitationId"]) else { continue };
-            let mut params = Object::new(raw.get());
-            params.remove(elicitation);
+            if questions::judge(ASK_FOR_URL, Some(raw.get()), Abilities::ALL).is_err() {
+                continue;
+            }
             visits.extend(elicitation.and_then(|id| string(id.value)).map(Box::from));
             questions.push(OpenQuestion {
                 key: format!("elicitation-{serial}").into(),
                 need: Need::Url,
                 server_id: None,
-                request: format!("{{\"method\":\"elicitation/create\",\"params\":{}}}", params.into_string()),
+                stray: false,
+                method: ASK_FOR_URL.into(),
+                params: Some(stored.text.slice_ref(raw.get().as_bytes())),
             });
         }
         let Some(call) = self.calls.get_mut(&number) else { return };
-        if questions.is_empty() {
+        if questions.is_empty() || self.rounds.lacks_room_for(bytes_of(&questions)) {
             return self.deliver(now, number, stored, effects);
         }
+        self.rounds.took(&questions);
         call.questions = questions;
         call.visits = visits;
         self.ask(now, number, effects);
@@ -480,6 +577,31 @@ impl ModernClient {
 fn is_accepted(answer: &str) -> bool {
     let Ok([Some(action)]) = members(answer, ["action"]) else { return false };
     action.value == "\"accept\""
+}
+
+impl ModernClient {
+    /// Judges answers that come without a state. To a question that the client is asked now they are half a retry. Others are to no
+    /// question of ours, perhaps to one of a server that was there before: they change nothing, and what the server wants to know it
+    /// asks again (2026-07-28 "Multi Round-Trip Requests", Error Handling).
+    pub(super) fn judge_stray_answers(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let answers = answers_of(asked)?;
+        let open = |key: &str| self.calls.values().any(|call| call.questions.iter().any(|open| *open.key == *key));
+        if answers.iter().any(|(key, _)| open(key)) {
+            return Err(Refusal::invalid("\"inputResponses\" without the \"requestState\" that they answer"));
+        }
+        Ok(())
+    }
+}
+
+/// The answers in a request. Malformed ones are refused, also those to questions that were never put.
+fn answers_of<'a>(asked: &Asked<'a>) -> Result<Answers<'a>, Refusal> {
+    asked.responses.map_or_else(
+        || Ok(Vec::new()),
+        |responses| {
+            read_answers(responses.value)
+                .ok_or_else(|| Refusal::invalid("\"inputResponses\" must be an object whose values are objects"))
+        },
+    )
 }
 
 /// Keys and values of `inputResponses`.

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::calls::MAX_OWN;
 use super::listen::{MAX_LISTENS, MAX_RESOURCES, MAX_URI};
 use super::rounds::{
-    LIFETIME, MAX_EXPIRED, MAX_QUESTION_BYTES, MAX_QUESTIONS, MAX_STORED_BYTES, MAX_VISIT_ROUNDS, MAX_WAITING,
+    LIFETIME, MAX_ALL_QUESTION_BYTES, MAX_EXPIRED, MAX_QUESTION_BYTES, MAX_QUESTIONS, MAX_STORED_BYTES,
+    MAX_VISIT_ROUNDS, MAX_WAITING,
 };
 use super::*;
 
@@ -48,7 +49,7 @@ impl Test {
 
     fn said(effects: Effects) -> Said {
         let read = |lines: Vec<Bytes>| lines.iter().map(|line| serde_json::from_slice(line).expect("JSON")).collect();
-        Said { client: read(effects.to_client), server: read(effects.to_session) }
+        Said { client: read(effects.to_client), server: read([effects.to_session, effects.answers].concat()) }
     }
 
     fn client(&mut self, id: impl Into<Value>, method: &str, mut params: Value) -> Said {
@@ -249,4 +250,90 @@ fn requests_of_our_own_are_bounded() {
     assert_eq!((sent, test.machine.own.len()), (MAX_OWN, MAX_OWN));
     test.wait(Duration::from_secs(10));
     assert!(test.machine.own.is_empty() && test.machine.timers.is_empty());
+}
+
+#[test]
+fn questions_of_all_calls_together_are_bounded() {
+    let mut test = Test::new();
+    let numbers: Vec<String> = (0..5).map(|id| test.call(id)).collect();
+    let question = json!({"message": "x".repeat(1000)});
+    let ask = |test: &mut Test, id: u64, call: usize| test.ask(id, &numbers[call], &question).server.is_empty();
+    assert!(ask(&mut test, 0, 0) && ask(&mut test, 1, 1) && ask(&mut test, 2, 2));
+    test.machine.rounds.pretend_asked(MAX_ALL_QUESTION_BYTES - 100);
+    assert!(!ask(&mut test, 9000, 4), "too much, beside those of other calls");
+    // One is taken back, one call is cancelled, one has its answer: each makes room.
+    test.server(json!({"method": "notifications/cancelled", "params": {"requestId": "q0"}}), None);
+    assert!(ask(&mut test, 3, 3) && !ask(&mut test, 9001, 4));
+    test.cancel(1);
+    assert!(ask(&mut test, 4, 3) && !ask(&mut test, 9002, 4));
+    test.server(json!({"id": numbers[2], "result": {}}), None);
+    assert!(ask(&mut test, 5, 3) && !ask(&mut test, 9003, 4));
+}
+
+/// A question on the notification stream.
+fn aside(test: &mut Test, id: &str) -> Said {
+    test.server(json!({"id": id, "method": "elicitation/create", "params": {"message": id}}), None)
+}
+
+fn key_of(asked: &Value) -> String {
+    asked["result"]["inputRequests"].as_object().expect("questions").keys().next().expect("one").clone()
+}
+
+#[test]
+fn a_question_beside_the_streams_outlives_the_answer_of_the_request_that_carried_it() {
+    let mut test = Test::new();
+    test.call(1);
+    let newest = test.call(2);
+    // Answered before the client was asked: the other request carries the question.
+    assert!(aside(&mut test, "q1").server.is_empty());
+    assert_eq!(test.server(json!({"id": newest, "result": {}}), None).one()["id"], 2);
+    let asked = test.wait(Duration::from_millis(30)).one();
+    assert_eq!(asked["id"], 1);
+    let params = json!({"name": "t", "requestState": asked["result"]["requestState"], "inputResponses": {key_of(&asked): {"action": "decline"}}});
+    assert_eq!(test.client(3, "tools/call", params).for_server()["id"], "q1");
+
+    // Answered while the client answers the question: that answer still goes to the server.
+    let newest = test.call(4);
+    aside(&mut test, "q2");
+    let asked = test.wait(Duration::from_millis(30)).one();
+    assert_eq!(asked["id"], 4);
+    test.server(json!({"id": newest, "result": {"a": 1}}), None);
+    let params = json!({"name": "t", "requestState": asked["result"]["requestState"], "inputResponses": {key_of(&asked): {"action": "decline"}}});
+    let said = test.client(5, "tools/call", params);
+    assert_eq!((&said.server[0]["id"], &said.client[0]["result"]["a"]), (&json!("q2"), &json!(1)));
+}
+
+#[test]
+fn a_question_beside_the_streams_outlives_a_cancelled_request() {
+    let mut test = Test::new();
+    test.call(1);
+    test.call(2);
+    aside(&mut test, "q1");
+    assert_eq!(test.cancel(2).for_server()["method"], "notifications/cancelled");
+    assert_eq!(test.wait(Duration::from_millis(30)).one()["id"], 1, "the other request carries it");
+    // Nobody is left who could.
+    let mut test = Test::new();
+    test.call(3);
+    aside(&mut test, "q3");
+    let said = test.cancel(3);
+    assert_eq!((&said.server[0]["id"], said.server.len()), (&json!("q3"), 2), "{:?}", said.server);
+    assert!(said.server[0]["error"].is_object());
+}
+
+#[test]
+fn a_notification_of_an_extension_loses_what_only_the_modern_era_has() {
+    let mut test = Test::new();
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"a":1e0}"#;
+    let table = [
+        (format!(r#"{{"_meta":{meta},"n":1e400}}"#), r#"{"_meta":{"a":1e0},"n":1e400}"#),
+        (format!(r#"{{"n":2,"_meta":{}}}"#, meta.replace(",\"a\":1e0", "")), r#"{"n":2}"#),
+        (r#"{"s":"io.modelcontextprotocol/"}"#.into(), r#"{"s":"io.modelcontextprotocol/"}"#),
+    ];
+    for (params, expected) in table {
+        let line =
+            |params: &str| format!(r#"{{"jsonrpc":"2.0","method":"notifications/com.example","params":{params}}}"#);
+        let mut effects = Effects::default();
+        test.machine.client_line(test.now, &line(&params).into(), &mut effects);
+        assert_eq!(effects.to_session, [Bytes::from(line(expected))]);
+    }
 }

@@ -47,9 +47,6 @@ const CLIENT: &str = r#"{"client_id":"cid","client_secret":"cs","client_secret_e
 #[test]
 fn names_are_derived_as_mcp_remote_does() {
     assert_eq!(candidate().hash(), HASH);
-    assert_eq!(port(HASH), Some(40921));
-    assert_eq!(port("ffff"), Some(3335 + 19719));
-    assert_eq!(port("zz"), None);
     let full = Candidate {
         resource: Some(" https://r.test ".into()),
         authorize_params: BTreeMap::from([("b".into(), "2".into()), ("a".into(), "\"1\"".into())]),

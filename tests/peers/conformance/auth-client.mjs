@@ -1,7 +1,8 @@
 // The client that the conformance suite starts for its sign-in scenarios (`auth/*`): launches the bridge with the suite's server URL,
-// with the flags that the scenario needs, lists the tools and calls one. 2026-07-28 with the SDK 2.x in the modern era, else the SDK 1.x.
+// with the flags that the scenario needs, lists the tools and calls one. CLIENT_ERA=legacy speaks 2025-11-25 (TypeScript SDK 1.x), modern
+// speaks 2026-07-28 (SDK 2.x), auto knows both and asks first.
 //
-//   MCP_CONFORMANCE_SCENARIO=<name> MCP_CONFORMANCE_PROTOCOL_VERSION=<revision> node auth-client.mjs <server-url>
+//   MCP_CONFORMANCE_SCENARIO=<name> CLIENT_ERA=legacy node auth-client.mjs <server-url>
 //
 // BROWSER names the browser, and goes to the bridge with the rest of the environment.
 import { bridgeCommand } from '../clients/scenario.mjs';
@@ -10,7 +11,7 @@ import { bridgeCommand } from '../clients/scenario.mjs';
 const REFUSAL_LIMIT_MS = 20_000;
 
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
-const modern = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION === '2026-07-28';
+const mode = { legacy: undefined, modern: { pin: '2026-07-28' }, auto: 'auto' }[process.env.CLIENT_ERA];
 const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
 const url = process.argv.at(-1);
 
@@ -41,10 +42,10 @@ const launch = { command, args: [...args, ...(flags[scenario]?.() ?? [])], env: 
 
 async function connected() {
     const info = { name: 'conformance-stdio-client', version: '1.0.0' };
-    if (modern) {
+    if (mode !== undefined) {
         const { Client } = await import('@modelcontextprotocol/client');
         const { StdioClientTransport } = await import('@modelcontextprotocol/client/stdio');
-        const client = new Client(info, { capabilities: {}, versionNegotiation: { mode: { pin: '2026-07-28' } } });
+        const client = new Client(info, { capabilities: {}, versionNegotiation: { mode } });
         return { client, connect: () => client.connect(new StdioClientTransport(launch)) };
     }
     const { Client } = await import('@modelcontextprotocol/sdk/client/index.js');
@@ -58,6 +59,7 @@ let timer;
 const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error('LATE')), REFUSAL_LIMIT_MS); });
 async function act() {
     await connect();
+    if (mode !== undefined && client.getNegotiatedProtocolVersion() !== '2026-07-28') throw new Error('the bridge did not speak 2026-07-28');
     const { tools } = await client.listTools();
     const result = await client.callTool({ name: tools[0].name, arguments: {} });
     if (result.isError) throw new Error(`the tool failed: ${JSON.stringify(result.content)}`);
