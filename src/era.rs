@@ -163,6 +163,12 @@ pub fn may_refuse_modern(method: &str, status: u16, code: Option<i64>) -> bool {
     }
 }
 
+/// Whether a server that lists these versions can only be reached with a handshake. It may know the modern era's errors all the same: an
+/// SDK of both eras that is told to serve the older one says so with [`UNSUPPORTED_VERSION`].
+pub fn is_legacy_alone<'a>(mut versions: impl Iterator<Item = &'a str>) -> bool {
+    versions.next().is_some_and(|first| !is_modern_version(first) && !versions.any(is_modern_version))
+}
+
 /// Whether this version is of the modern era. Versions are dates (2026-07-28 "Versioning").
 pub fn is_modern_version(version: &str) -> bool {
     version.len() == MODERN.len()
@@ -224,6 +230,16 @@ mod tests {
             ("server/discover", 400, Some(-32022), false),
         ] {
             assert_eq!(may_refuse_modern(method, status, code), expected, "{method} {status} {code:?}");
+        }
+        for (versions, expected) in [
+            (vec!["2025-11-25"], true),
+            (vec!["2025-06-18", "2025-11-25"], true),
+            (vec!["2025-11-25", "2026-07-28"], false),
+            (vec!["2026-07-28", "2025-11-25"], false),
+            (vec!["2031-01-01"], false),
+            (vec![], false),
+        ] {
+            assert_eq!(is_legacy_alone(versions.iter().copied()), expected, "{versions:?}");
         }
         assert!(is_modern_version("2026-07-28") && is_modern_version("2027-01-01"));
         assert!(!is_modern_version("2025-11-25") && !is_modern_version("DRAFT-2026") && !is_modern_version(""));

@@ -355,6 +355,12 @@ impl World {
         let result = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
         match (self.server, one.modern, one.method.as_str()) {
             (Era::Modern, false, _) => self.reply(exchange, 400, &refusal(-32022)),
+            // The SDK of both eras, told to serve the older one, names the versions that are left.
+            (Era::Legacy, true, "server/discover") => {
+                let versions = json!({"supported": ["2025-06-18", "2025-11-25"]});
+                let error = json!({"code": -32022, "message": "no", "data": versions});
+                self.reply(exchange, 400, &json!({"jsonrpc": "2.0", "id": id, "error": error}));
+            }
             (Era::Legacy, true, _) => self.reply(exchange, 400, &refusal(-32000)),
             (Era::Modern, true, "subscriptions/listen") => {
                 let ack = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {"_meta": {"io.modelcontextprotocol/subscriptionId": id}, "notifications": {"resourceSubscriptions": ["a:1", "b:2", "c:3"]}}});

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::gone::{rpc_code, says_not_initialized, says_session_gone};
+use super::gone::{rpc_code, says_legacy_alone, says_not_initialized, says_session_gone};
 use super::life::Closing;
 use super::link::{self, Item, Phase};
 use super::pending::{Key, Origin};
@@ -75,7 +76,7 @@ struct Versions {
     #[serde(default)]
     protocol_version: Option<String>,
     #[serde(default)]
-    supported_versions: Option<Vec<serde::de::IgnoredAny>>,
+    supported_versions: Option<Vec<Value>>,
 }
 
 impl Session {
@@ -166,15 +167,23 @@ impl Session {
         }
     }
 
-    /// An error status, and the code of a JSON-RPC error in its body. True if the request was given back.
-    pub(super) fn is_of_other_era(&mut self, key: Key, status: u16, code: Option<i64>, body: &[u8]) -> bool {
+    /// An error status, the code of a JSON-RPC error in its body, that body, and whether the error names legacy versions alone. True if
+    /// the request was given back.
+    pub(super) fn is_of_other_era(
+        &mut self,
+        key: Key,
+        status: u16,
+        code: Option<i64>,
+        body: &[u8],
+        legacy_alone: impl FnOnce() -> bool,
+    ) -> bool {
         if !self.watch.on {
             return false;
         }
         let Some(pending) = self.pending.get(&key) else { return false };
         let handshake = pending.is_handshake();
         let refused = match pending.modern {
-            Some(_) => era::may_refuse_modern(&pending.method, status, code),
+            Some(_) => era::may_refuse_modern(&pending.method, status, code) || legacy_alone(),
             None => !self.link.is_sse() && era::may_refuse_legacy(handshake, status, code, body),
         };
         refused && self.give_back(key)
@@ -196,13 +205,16 @@ impl Session {
                 // A tool of a modern server may speak of sessions of its own.
                 let says_legacy =
                     modern && says_session_gone(error) && (!self.watch.modern || says_not_initialized(error));
-                (says_legacy && self.give_back(key)) || self.is_of_other_era(key, 200, rpc_code(error), &[])
+                (says_legacy && self.give_back(key))
+                    || self.is_of_other_era(key, 200, rpc_code(error), &[], || says_legacy_alone(error))
             }
             Outcome::Result(result) if handshake || discover => {
                 let versions = serde_json::from_str::<Versions>(result.get()).ok();
                 let answered = versions.is_some_and(|versions| match discover {
                     // Some servers answer methods that they do not know with an empty result.
-                    true => versions.supported_versions.is_some(),
+                    true => versions
+                        .supported_versions
+                        .is_some_and(|versions| !era::is_legacy_alone(versions.iter().filter_map(Value::as_str))),
                     false => versions.protocol_version.is_some_and(|version| !era::is_modern_version(&version)),
                 });
                 !answered && self.give_back(key)

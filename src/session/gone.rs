@@ -76,6 +76,34 @@ pub(super) fn rpc_error(body: &Bytes) -> Option<(i64, Option<Bytes>)> {
     }
 }
 
+/// Whether an error refuses the request's version and names legacy versions alone.
+pub(super) fn says_legacy_alone(error: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: i64,
+        data: Versions,
+    }
+    #[derive(Deserialize)]
+    struct Versions {
+        supported: Vec<String>,
+    }
+    serde_json::from_str::<Refusal>(error.get()).is_ok_and(|refusal| {
+        refusal.code == era::UNSUPPORTED_VERSION
+            && era::is_legacy_alone(refusal.data.supported.iter().map(String::as_str))
+    })
+}
+
+/// The same of an error body.
+pub(super) fn body_says_legacy_alone(body: &Bytes) -> bool {
+    match message::parse(body) {
+        Ok(Parsed::One(Message::Response(response))) => match response.outcome {
+            Outcome::Error(error) => says_legacy_alone(error),
+            Outcome::Result(_) => false,
+        },
+        _ => false,
+    }
+}
+
 /// The code of a JSON-RPC error.
 pub(super) fn rpc_code(error: &RawValue) -> Option<i64> {
     Some(ErrorHead::read(error)?.code)
@@ -142,5 +170,23 @@ mod tests {
         assert!(!says_session_gone(&error(r#"{"code":-32603,"message":"session not found"}"#)));
         assert!(!says_session_gone(&error(r#"{"code":-32000,"message":"no such file"}"#)));
         assert!(!says_session_gone(&error(r#"{"code":-32022,"message":"session not found"}"#)));
+    }
+
+    #[test]
+    fn a_server_of_both_eras_may_be_told_to_serve_the_older_one() {
+        let error = |text: &str| serde_json::from_str::<Box<RawValue>>(text).expect("JSON");
+        for (expected, text) in [
+            (true, r#"{"code":-32022,"message":"no","data":{"requested":"2026-07-28","supported":["2025-11-25"]}}"#),
+            (false, r#"{"code":-32022,"message":"no","data":{"supported":["2025-11-25","2031-01-01"]}}"#),
+            (false, r#"{"code":-32022,"message":"no","data":{"supported":[]}}"#),
+            (false, r#"{"code":-32022,"message":"no","data":{"supported":"2025-11-25"}}"#),
+            (false, r#"{"code":-32022,"message":"no"}"#),
+            (false, r#"{"code":-32000,"message":"no","data":{"supported":["2025-11-25"]}}"#),
+        ] {
+            assert_eq!(says_legacy_alone(&error(text)), expected, "{text}");
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{text}}}"#);
+            assert_eq!(body_says_legacy_alone(&Bytes::from(body)), expected, "{text}");
+        }
+        assert!(!body_says_legacy_alone(&Bytes::from_static(b"no")));
     }
 }

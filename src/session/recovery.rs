@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::gone::{rpc_error, status_says_session_gone};
+use super::gone::{body_says_legacy_alone, rpc_error, status_says_session_gone};
 use super::link::{Item, Phase};
 use super::pending::{Key, Origin, Pending, State};
 use super::server::Source;
@@ -178,7 +178,7 @@ impl Session {
         let legacy = pending.modern.is_none();
         let error = rpc_error(body);
         let code = error.as_ref().map(|(code, _)| *code);
-        if self.is_of_other_era(key, head.status, code, body) {
+        if self.is_of_other_era(key, head.status, code, body, || body_says_legacy_alone(body)) {
             return;
         }
         let text = error.as_ref().and_then(|(_, text)| text.clone());

@@ -93,7 +93,7 @@ pub(super) fn read_refusal(error: &RawValue) -> Refusal {
                 .unwrap_or_default();
             if supported.contains(&era::MODERN) {
                 Refusal::Version
-            } else if !supported.is_empty() && !supported.iter().any(|version| era::is_modern_version(version)) {
+            } else if era::is_legacy_alone(supported.iter().copied()) {
                 Refusal::Legacy
             } else {
                 Refusal::Other
