@@ -27,24 +27,22 @@
 
 mod choice;
 mod contents;
+mod critical;
 mod files;
 pub mod import;
 mod key;
 mod keyring;
 mod lock;
+mod locked;
 mod md5;
 mod sealed;
 mod secret_text;
 
 use std::io;
-use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use ring::digest;
-use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
@@ -53,13 +51,16 @@ pub use contents::{
     Account, AccountKey, Contents, Discovery, Extra, OverLimit, PENDING_LIFETIME, PendingSignIn, Registration, Server,
     ServerKey, Tokens,
 };
+pub use critical::{Critical, CriticalLock};
 pub use key::{Vault, VaultError};
 pub use lock::FileLock;
+pub use locked::LockedStore;
 pub use sealed::{Key, KeyId, KeyPlace};
 
 use files::{Mode, Replacement};
 use key::{FIND_PATIENCE, KeyError, Keys, MAKE_PATIENCE};
 use lock::LockError;
+use locked::{Guard, seal};
 use sealed::{Header, Unreadable};
 
 /// Bytes of the sealed file at most.
@@ -122,17 +123,6 @@ pub struct Status {
     pub file: Option<PathBuf>,
     /// What the user should know, as far as this process met it.
     pub notices: Vec<String>,
-}
-
-/// What only one process may do at a time for one server (A5, A6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Critical {
-    /// To sign in. Held for as long as a person takes.
-    SignIn,
-    /// To renew the token.
-    Refresh,
-    /// To ask the token endpoint.
-    Redeem,
 }
 
 /// The credential store. Cheap to clone; clones are one store.
@@ -396,66 +386,6 @@ impl Store {
         Ok(contents.map_or(Found::Damaged, |contents| Found::Opened(header, key, contents)))
     }
 
-    /// A lock for a long critical section of one server, over all processes; it ends with the process that holds it.
-    ///
-    /// Read the store again when you have it: the one before you may have done the work. Waiting holds up nothing and
-    /// ends after `most`: [`StoreError::Busy`]. Cancel safe.
-    pub async fn critical(
-        &self,
-        server: &ServerKey,
-        section: Critical,
-        most: Duration,
-    ) -> Result<CriticalLock, StoreError> {
-        if let Some(disk) = self.disk() {
-            let locks = disk.directory.join("locks");
-            let prepared = files::private_directory(&disk.directory).and_then(|_| files::private_directory(&locks));
-            let path = locks.join(lock_name(server, section));
-            let taken = match prepared {
-                Ok(_) => lock::wait_async(&path, most).await,
-                Err(error) => Err(error.into()),
-            };
-            match taken {
-                Ok(lock) => return Ok(CriticalLock { _held: Exclusive::Processes { _lock: lock } }),
-                Err(LockError::Held) => return Err(StoreError::Busy),
-                // To go on without the lock would redeem a token twice.
-                Err(LockError::Io(error)) if files::passes(&error) => return Err(StoreError::NotRead(error)),
-                Err(LockError::Io(error)) => self.say(format!(
-                    "Other processes cannot be kept from signing in at the same time: {}: {error}",
-                    disk.directory.display()
-                )),
-            }
-        }
-        let lock = match section {
-            Critical::SignIn => &self.inner.sign_in,
-            Critical::Refresh => &self.inner.refresh,
-            Critical::Redeem => &self.inner.redeem,
-        };
-        match tokio::time::timeout(most, lock.clone().lock_owned()).await {
-            Ok(guard) => Ok(CriticalLock { _held: Exclusive::Tasks { _guard: guard } }),
-            Err(_) => Err(StoreError::Busy),
-        }
-    }
-
-    /// Notes, at the very moment before a browser is started, that the tab of a sign-in is opened: who takes the sign-in over opens no second
-    /// one. A killed process leaves it behind; it need not outlive a power cut. What cannot be noted is not noted.
-    pub fn note_tab(&self, server: &ServerKey, url: &Secret) {
-        let Some(path) = self.tab_note(server) else { return };
-        if let Err(error) = files::write_note(&path, contents::fingerprint(url.expose()).as_bytes()) {
-            tracing::debug!("the tab is not noted: {error}");
-        }
-    }
-
-    /// Whether the tab of a sign-in was opened, as far as anybody noted it. Where nothing can be noted, it is taken for opened.
-    pub fn is_tab_noted(&self, server: &ServerKey, url: &Secret) -> bool {
-        let Some(path) = self.tab_note(server) else { return true };
-        let noted = files::read(&path, MAX_NOTE);
-        matches!(noted, Ok(Some((text, _))) if text == contents::fingerprint(url.expose()).as_bytes())
-    }
-
-    fn tab_note(&self, server: &ServerKey) -> Option<PathBuf> {
-        Some(self.disk()?.directory.join("locks").join(format!("{}.tab", hidden_name(server))))
-    }
-
     /// [`Store::read`], off this thread.
     pub async fn snapshot(&self) -> Result<Contents, StoreError> {
         let store = self.clone();
@@ -608,124 +538,6 @@ fn wait_lock(path: &Path, most: Duration) -> Result<FileLock, Failed> {
         LockError::Held => Failed::Store(StoreError::Busy),
         LockError::Io(error) => Failed::Io(error),
     })
-}
-
-/// Does not tell the server to who lists the directory.
-fn hidden_name(server: &ServerKey) -> String {
-    let text = format!("{}\n{}", server.server, server.profile);
-    let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    let half = hash.as_ref().first_chunk().copied().map_or(0, u128::from_be_bytes);
-    format!("{half:032x}")
-}
-
-fn lock_name(server: &ServerKey, section: Critical) -> String {
-    let section = match section {
-        Critical::SignIn => "sign-in",
-        Critical::Refresh => "refresh",
-        Critical::Redeem => "redeem",
-    };
-    format!("{}.{section}.lock", hidden_name(server))
-}
-
-/// The bytes of the file. The plain text never moves in memory, so no copy is left of it.
-fn seal(header: Header, key: &Key, contents: &Contents) -> io::Result<Vec<u8>> {
-    let mut size = Count(0);
-    serde_json::to_writer(&mut size, contents)?;
-    let mut plain = Zeroizing::new(Vec::with_capacity(size.0));
-    serde_json::to_writer(&mut *plain, contents)?;
-    sealed::seal(header, key, plain).map_err(io::Error::other)
-}
-
-struct Count(usize);
-
-impl io::Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A critical section, held until this is dropped.
-#[derive(Debug)]
-pub struct CriticalLock {
-    _held: Exclusive,
-}
-
-#[derive(Debug)]
-enum Exclusive {
-    Processes { _lock: FileLock },
-    Tasks { _guard: tokio::sync::OwnedMutexGuard<()> },
-}
-
-/// The store with its lock. Changes are gone unless they are committed.
-#[derive(Debug)]
-pub struct LockedStore<'a> {
-    store: &'a Store,
-    guard: Guard<'a>,
-    contents: Contents,
-    room: Option<Replacement>,
-}
-
-#[derive(Debug)]
-enum Guard<'a> {
-    Disk { disk: &'a Disk, _lock: FileLock, header: Header, key: Key },
-    Memory(MutexGuard<'a, Option<Contents>>),
-}
-
-impl LockedStore<'_> {
-    /// Takes room on the disk for what will be written. Before a refresh token is redeemed, this makes it all but sure
-    /// that its successor can be stored (A6); the token should not be redeemed if it fails.
-    pub fn reserve(&mut self) -> Result<(), StoreError> {
-        if let Guard::Disk { disk, header, key, .. } = &self.guard {
-            let size = seal(*header, key, &self.contents).map_err(StoreError::NotSaved)?.len();
-            let mut room = Replacement::begin(&disk.sealed).map_err(StoreError::NotSaved)?;
-            room.reserve(size + ROOM).map_err(StoreError::NotSaved)?;
-            self.room = Some(room);
-        }
-        Ok(())
-    }
-
-    /// Writes, and gives the lock back. When this returns, the change is on the disk.
-    pub fn commit(self) -> Result<(), StoreError> {
-        self.contents.check()?;
-        match self.guard {
-            Guard::Memory(mut memory) => {
-                *memory = Some(self.contents);
-                Ok(())
-            }
-            Guard::Disk { disk, _lock: lock, header, key } => {
-                let bytes = seal(header, &key, &self.contents).map_err(StoreError::NotSaved)?;
-                if bytes.len() > MAX_FILE {
-                    return Err(OverLimit::File.into());
-                }
-                let file = self.room.map_or_else(|| Replacement::begin(&disk.sealed), Ok);
-                let written = file.and_then(|file| file.finish(&bytes));
-                drop(lock);
-                written.map_err(|error| {
-                    self.store.leave_disk(&no_disk(disk, &error), self.contents);
-                    StoreError::NotSaved(error)
-                })
-            }
-        }
-    }
-}
-
-impl Deref for LockedStore<'_> {
-    type Target = Contents;
-
-    fn deref(&self) -> &Contents {
-        &self.contents
-    }
-}
-
-impl DerefMut for LockedStore<'_> {
-    fn deref_mut(&mut self) -> &mut Contents {
-        &mut self.contents
-    }
 }
 
 #[cfg(test)]
