@@ -44,12 +44,16 @@ pub(super) fn private_directory(path: &Path) -> io::Result<Mode> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    mend(&File::open(path).or_else(|_| open_closed_directory(path))?, 0o700)
+    #[cfg(unix)]
+    return mend(&File::open(path).or_else(|_| open_closed_directory(path))?, 0o700);
+    // Windows opens no directory as a file, and nothing need be mended there.
+    #[cfg(not(unix))]
+    Ok(Mode::Private)
 }
 
 /// A directory of ours that an odd umask made unreadable to ourselves.
+#[cfg(unix)]
 fn open_closed_directory(path: &Path) -> io::Result<File> {
-    #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     File::open(path)
 }
